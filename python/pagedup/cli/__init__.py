@@ -1,0 +1,5 @@
+"""The command line: one file a subcommand."""
+
+from pagedup.cli.entry import main
+
+__all__ = ["main"]

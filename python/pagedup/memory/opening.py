@@ -1,0 +1,100 @@
+"""From the texts that a user gives to open sources."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from pagedup.memory.process import ProcessSource
+from pagedup.memory.raw import RawSource
+from pagedup.memory.source import Progress, Source, SourceTextError
+
+_KNOWN = "pid:N or the path of a raw memory image"
+_PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def open_sources(texts: Sequence[str], progress: Progress | None = None, *, frame_size: int = 4096) -> list[Source]:
+    """Open every source that `texts` name, in that order; the caller closes them.
+
+    A text is `pid:N` for a live process, or the path of a raw image, whose size must be a multiple of `frame_size`
+    bytes. A path that holds a colon is written with a directory: `./pid:1`. Raises SourceTextError for a text of no
+    known form and for two texts that name one source, OSError for what cannot be read.
+
+    Names are unique and easy to type: `pid:N`, or the file's name without its last suffix; files that agree in that
+    are named by their paths as given.
+    """
+    wanted = [_classify(text) for text in texts]
+    _refuse_repeats(wanted)
+    with ExitStack() as stack:
+        sources = []
+        for index, (what, name) in enumerate(zip(wanted, _names(wanted), strict=True)):
+            if progress is not None:
+                progress("opening", index, len(wanted))
+            source = (
+                RawSource(name, what.text, frame_size)
+                if what.pid is None
+                else ProcessSource(name, what.text, what.pid, progress)
+            )
+            sources.append(stack.enter_context(source))
+        if progress is not None:
+            progress("opening", len(wanted), len(wanted))
+        stack.pop_all()
+    return sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    text: str
+    pid: int | None
+    identity: tuple[int, ...]  # equal for two texts that name one source
+    names: tuple[str, ...]  # what it may be called, best first; the last is unique
+
+
+def _classify(text: str) -> _Wanted:
+    if text.startswith("pid:"):
+        number = text.removeprefix("pid:")
+        # The kernel's process numbers end at 2^22; the bound keeps absurd digits out of a path.
+        if not (number.isascii() and number.isdigit() and len(number) <= 10 and int(number) > 0):
+            raise SourceTextError(f"{text}: pid: takes a process number, such as pid:1234 (a file is written ./{text})")
+        pid = int(number)
+        return _Wanted(text, pid, (pid,), (f"pid:{pid}",))
+    prefix = _PREFIX.match(text)
+    if prefix and not os.path.lexists(text):
+        raise SourceTextError(
+            f"{text}: there is no kind of source named '{prefix[1]}:' and no such file; a source is {_KNOWN}"
+        )
+    if not text:
+        raise SourceTextError(f"a source is empty; give {_KNOWN}")
+    status = os.stat(text)
+    return _Wanted(text, None, (status.st_dev, status.st_ino), (Path(text).stem or text, text, os.path.realpath(text)))
+
+
+def _refuse_repeats(wanted: list[_Wanted]) -> None:
+    first: dict[tuple[int, ...], str] = {}
+    for what in wanted:
+        if what.identity in first:
+            earlier = first[what.identity]
+            same = "is given twice" if earlier == what.text else f"is the same source as {earlier}"
+            raise SourceTextError(f"{what.text}: {same}; its memory can be counted only once")
+        first[what.identity] = what.text
+
+
+def _names(wanted: list[_Wanted]) -> list[str]:
+    """Give each its best name, and of those whose names clash the ones with a better choice left the next one."""
+    rank = [0] * len(wanted)
+    while True:
+        holders: dict[str, list[int]] = {}
+        for index, what in enumerate(wanted):
+            holders.setdefault(what.names[rank[index]], []).append(index)
+        shared = [same for same in holders.values() if len(same) > 1]
+        clashes = [[i for i in same if rank[i] + 1 < len(wanted[i].names)] for same in shared]
+        if not any(clashes):
+            return [what.names[place] for what, place in zip(wanted, rank, strict=True)]
+        for clash in filter(None, clashes):
+            lowest = min(rank[i] for i in clash)
+            for i in clash:
+                rank[i] += rank[i] == lowest

@@ -1,0 +1,44 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+
+def page_size_label(size: int) -> str:
+    """A page size (bytes) as users write it: 4096 is 4K."""
+    for letter, unit in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if size >= unit:
+            return f"{size // unit}{letter}"
+    return str(size)
+
+
+def human_size(size: int) -> str:
+    """Bytes to three significant digits, in binary units."""
+    if size < 1024:
+        return f"{size} B"
+    value = float(size)
+    units = iter(("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"))
+    value, unit = value / 1024, next(units)
+    while value >= 999.5:
+        value, unit = value / 1024, next(units)
+    decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{decimals}f} {unit}"
+
+
+def percent(part: int, whole: int) -> str:
+    """`part` of `whole`; what is not nothing never reads as 0, and what is not all never as 100."""
+    share = 100 * part / whole if whole else 0.0
+    if part and share < 0.1:
+        return "<0.1 %"
+    if part < whole and share > 99.9:
+        return ">99.9 %"
+    return f"{share:.1f} %"
+
+
+def size_and_percent(part: int, whole: int) -> str:
+    """Bytes, and in brackets their share of `whole` bytes."""
+    return f"{human_size(part)} ({percent(part, whole)})"
+
+
+def printable(text: str) -> str:
+    """`text` on one line: whatever a terminal might act on, or cannot encode, is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,168 @@
+# cython: language_level=3
+"""For `cimport dedupcore`: the types of dedupcore.h, and its calls through the table of the installed module.
+
+Call `dedupcore.import_dedupcore()` once, at module level; after it every call here works without the GIL.
+"""
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+
+cdef extern from "dedupcore_api.h":
+    int DEDUPCORE_EINVAL
+    int DEDUPCORE_ENOMEM
+    int DEDUPCORE_ETOOBIG
+    int DEDUPCORE_ESTATE
+    int DEDUPCORE_ESYS
+    unsigned DEDUPCORE_CPU_AVX2
+
+    ctypedef struct dedupcore_key:
+        pass
+
+    ctypedef struct dedupcore_span:
+        const void *base
+        uint64_t n_frames
+
+    ctypedef struct dedupcore_work:
+        uint64_t frames_signed
+        uint64_t bytes_signed
+        uint64_t frames_hashed
+        uint64_t bytes_hashed
+        uint64_t frames_compared
+        uint64_t bytes_compared
+        uint64_t frames_not_read
+
+    ctypedef struct dedupcore_result:
+        uint64_t n_frames
+        uint64_t n_zero
+        uint64_t n_distinct
+        uint32_t zero_canonical
+        dedupcore_work work
+
+    ctypedef struct dedupcore_job:
+        pass
+
+    ctypedef struct dedupcore_guest:
+        uint64_t first
+        uint64_t end
+        uint32_t zero_canonical
+
+    ctypedef struct dedupcore_guest_counts:
+        uint64_t zero
+        uint64_t distinct
+        uint64_t shared_across
+
+    ctypedef struct dedupcore_map:
+        pass
+
+    ctypedef struct dedupcore_api:
+        const char *(*strerror)(int) noexcept nogil
+        unsigned (*cpu_detected)() noexcept nogil
+        unsigned (*cpu_used)() noexcept nogil
+        const char *(*cpu_name)(unsigned) noexcept nogil
+        int (*key_random)(dedupcore_key *) noexcept nogil
+        void (*key_seeded)(dedupcore_key *, uint64_t) noexcept nogil
+        int (*job_create)(dedupcore_job **, const dedupcore_span *, size_t, size_t, const dedupcore_key *,
+                          uint32_t *) noexcept nogil
+        int (*job_next)(dedupcore_job *, uint32_t *) noexcept nogil
+        const char *(*job_phase)(const dedupcore_job *) noexcept nogil
+        int (*job_run)(dedupcore_job *, uint32_t) noexcept nogil
+        int (*job_result)(const dedupcore_job *, dedupcore_result *) noexcept nogil
+        void (*job_destroy)(dedupcore_job *) noexcept nogil
+        int (*find_duplicates)(const dedupcore_span *, size_t, size_t, const dedupcore_key *, uint32_t *,
+                               dedupcore_result *) noexcept nogil
+        void (*count)(const uint32_t *, const dedupcore_guest *, size_t, uint32_t *, uint32_t *, uint32_t *,
+                      dedupcore_guest_counts *) noexcept nogil
+        int (*map_create)(dedupcore_map **, int, size_t) noexcept nogil
+        const void *(*map_base)(const dedupcore_map *) noexcept nogil
+        int (*map_shrank)(const dedupcore_map *) noexcept nogil
+        void (*map_destroy)(dedupcore_map *) noexcept nogil
+
+    const dedupcore_api *dedupcore_import() except NULL
+
+
+cdef extern from *:
+    """
+    /* One table a module that cimports; set by import_dedupcore. */
+    static const dedupcore_api *dedupcore_table;
+    """
+    const dedupcore_api *dedupcore_table
+
+
+cdef inline int import_dedupcore() except -1:
+    global dedupcore_table
+    dedupcore_table = dedupcore_import()
+    return 0
+
+
+cdef inline const char *strerror(int error) noexcept nogil:
+    return dedupcore_table.strerror(error)
+
+
+cdef inline unsigned cpu_detected() noexcept nogil:
+    return dedupcore_table.cpu_detected()
+
+
+cdef inline unsigned cpu_used() noexcept nogil:
+    return dedupcore_table.cpu_used()
+
+
+cdef inline const char *cpu_name(unsigned rung) noexcept nogil:
+    return dedupcore_table.cpu_name(rung)
+
+
+cdef inline int key_random(dedupcore_key *key) noexcept nogil:
+    return dedupcore_table.key_random(key)
+
+
+cdef inline void key_seeded(dedupcore_key *key, uint64_t seed) noexcept nogil:
+    dedupcore_table.key_seeded(key, seed)
+
+
+cdef inline int job_create(dedupcore_job **job, const dedupcore_span *spans, size_t n_spans, size_t frame_size,
+                           const dedupcore_key *key, uint32_t *canonical) noexcept nogil:
+    return dedupcore_table.job_create(job, spans, n_spans, frame_size, key, canonical)
+
+
+cdef inline int job_next(dedupcore_job *job, uint32_t *n_tasks) noexcept nogil:
+    return dedupcore_table.job_next(job, n_tasks)
+
+
+cdef inline const char *job_phase(const dedupcore_job *job) noexcept nogil:
+    return dedupcore_table.job_phase(job)
+
+
+cdef inline int job_run(dedupcore_job *job, uint32_t task) noexcept nogil:
+    return dedupcore_table.job_run(job, task)
+
+
+cdef inline int job_result(const dedupcore_job *job, dedupcore_result *result) noexcept nogil:
+    return dedupcore_table.job_result(job, result)
+
+
+cdef inline void job_destroy(dedupcore_job *job) noexcept nogil:
+    dedupcore_table.job_destroy(job)
+
+
+cdef inline int find_duplicates(const dedupcore_span *spans, size_t n_spans, size_t frame_size, const dedupcore_key *key,
+                                uint32_t *canonical, dedupcore_result *result) noexcept nogil:
+    return dedupcore_table.find_duplicates(spans, n_spans, frame_size, key, canonical, result)
+
+
+cdef inline void count(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
+                       uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts) noexcept nogil:
+    dedupcore_table.count(canonical, guests, n_guests, copies, owners, scratch, counts)
+
+
+cdef inline int map_create(dedupcore_map **map, int fd, size_t size) noexcept nogil:
+    return dedupcore_table.map_create(map, fd, size)
+
+
+cdef inline const void *map_base(const dedupcore_map *map) noexcept nogil:
+    return dedupcore_table.map_base(map)
+
+
+cdef inline int map_shrank(const dedupcore_map *map) noexcept nogil:
+    return dedupcore_table.map_shrank(map)
+
+
+cdef inline void map_destroy(dedupcore_map *map) noexcept nogil:
+    dedupcore_table.map_destroy(map)

@@ -1,0 +1,41 @@
+"""dedupcore: the engine of pagedup. Finds equal frames in buffers; also a C library, see `python -m dedupcore`."""
+
+from dedupcore._dedupcore import (
+    MappedFile,
+    Result,
+    Work,
+    abi_version,
+    count,
+    cpu_detected,
+    cpu_used,
+    find_duplicates,
+    set_key,
+    version,
+)
+from dedupcore.threads import available_threads
+
+__all__ = [
+    "MappedFile",
+    "Result",
+    "Work",
+    "abi_version",
+    "available_threads",
+    "count",
+    "cpu_detected",
+    "cpu_used",
+    "find_duplicates",
+    "get_include",
+    "get_library",
+    "set_key",
+    "version",
+]
+
+
+def get_include() -> str:
+    """The folder of dedupcore.h and dedupcore_api.h, for a C compiler."""
+    return __path__[0] + "/include"
+
+
+def get_library() -> str:
+    """The folder of libdedupcore.a, for a linker."""
+    return __path__[0]

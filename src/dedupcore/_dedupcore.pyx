@@ -1,0 +1,433 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
+"""The binding of the C core: buffers in, counts out. Nothing here computes; pagedup.sharing has the API for people."""
+cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release
+from cpython.buffer cimport PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+
+cdef extern from "dedupcore_api.h" nogil:
+    const char *DEDUPCORE_VERSION
+    int DEDUPCORE_ABI_VERSION
+    const char *DEDUPCORE_CAPSULE
+    int DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM, DEDUPCORE_ETOOBIG, DEDUPCORE_ESYS
+    unsigned DEDUPCORE_CPU_AVX2
+
+    ctypedef struct dedupcore_key:
+        pass
+    ctypedef struct dedupcore_span:
+        const void *base
+        uint64_t n_frames
+    ctypedef struct dedupcore_work:
+        uint64_t frames_signed, bytes_signed, frames_hashed, bytes_hashed, frames_compared, bytes_compared
+        uint64_t frames_not_read
+    ctypedef struct dedupcore_result:
+        uint64_t n_frames, n_zero, n_distinct
+        uint32_t zero_canonical
+        dedupcore_work work
+    ctypedef struct dedupcore_job:
+        pass
+    ctypedef struct dedupcore_guest:
+        uint64_t first, end
+        uint32_t zero_canonical
+    ctypedef struct dedupcore_guest_counts:
+        uint64_t zero, distinct, shared_across
+    ctypedef struct dedupcore_map:
+        pass
+
+    const char *dedupcore_strerror(int error)
+    unsigned dedupcore_cpu_detected()
+    unsigned dedupcore_cpu_used()
+    const char *dedupcore_cpu_name(unsigned rung)
+    int dedupcore_key_random(dedupcore_key *key)
+    void dedupcore_key_seeded(dedupcore_key *key, uint64_t seed)
+    int dedupcore_job_create(dedupcore_job **job, const dedupcore_span *spans, size_t n_spans, size_t frame_size,
+                             const dedupcore_key *key, uint32_t *canonical)
+    int dedupcore_job_next(dedupcore_job *job, uint32_t *n_tasks)
+    const char *dedupcore_job_phase(const dedupcore_job *job)
+    int dedupcore_job_run(dedupcore_job *job, uint32_t task)
+    int dedupcore_job_result(const dedupcore_job *job, dedupcore_result *result)
+    void dedupcore_job_destroy(dedupcore_job *job)
+    void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
+                         uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts)
+    int dedupcore_map_create(dedupcore_map **map, int fd, size_t size)
+    const void *dedupcore_map_base(const dedupcore_map *map)
+    int dedupcore_map_shrank(const dedupcore_map *map)
+    void dedupcore_map_destroy(dedupcore_map *map)
+
+
+cdef extern from *:
+    """
+    #include <stdatomic.h>
+
+    /* The phase's tasks, handed out one by one to whichever thread asks. */
+    typedef struct {
+        dedupcore_job *job;
+        uint32_t n_tasks;
+        _Atomic(uint32_t) next;
+        _Atomic(int) error;
+    } task_queue;
+
+    static void queue_start(task_queue *queue, dedupcore_job *job, uint32_t n_tasks)
+    {
+        queue->job = job;
+        queue->n_tasks = n_tasks;
+        atomic_store(&queue->next, 0);
+        atomic_store(&queue->error, 0);
+    }
+
+    static void queue_stop(task_queue *queue)
+    {
+        atomic_store(&queue->next, queue->n_tasks);
+    }
+
+    static uint32_t queue_done(task_queue *queue)
+    {
+        uint32_t next = atomic_load(&queue->next);
+        return next < queue->n_tasks ? next : queue->n_tasks;
+    }
+
+    /* Runs the next task; 0 when there is none left. */
+    static int queue_run_one(task_queue *queue)
+    {
+        uint32_t task = atomic_load(&queue->next);
+        do {
+            if (task >= queue->n_tasks)
+                return 0;
+        } while (!atomic_compare_exchange_weak(&queue->next, &task, task + 1));
+        int rc = dedupcore_job_run(queue->job, task);
+        if (rc) {
+            atomic_store(&queue->error, rc);
+            queue_stop(queue);
+        }
+        return 1;
+    }
+
+    static void queue_run_all(task_queue *queue)
+    {
+        while (queue_run_one(queue))
+            ;
+    }
+
+    static int queue_error(task_queue *queue) { return atomic_load(&queue->error); }
+
+    static const dedupcore_api api_table = {
+        .abi_version = DEDUPCORE_ABI_VERSION,
+        .struct_size = sizeof(dedupcore_api),
+        .strerror = dedupcore_strerror,
+        .cpu_detected = dedupcore_cpu_detected,
+        .cpu_used = dedupcore_cpu_used,
+        .cpu_name = dedupcore_cpu_name,
+        .key_random = dedupcore_key_random,
+        .key_seeded = dedupcore_key_seeded,
+        .job_create = dedupcore_job_create,
+        .job_next = dedupcore_job_next,
+        .job_phase = dedupcore_job_phase,
+        .job_run = dedupcore_job_run,
+        .job_result = dedupcore_job_result,
+        .job_destroy = dedupcore_job_destroy,
+        .find_duplicates = dedupcore_find_duplicates,
+        .count = dedupcore_count,
+        .map_create = dedupcore_map_create,
+        .map_base = dedupcore_map_base,
+        .map_shrank = dedupcore_map_shrank,
+        .map_destroy = dedupcore_map_destroy,
+    };
+    """
+    ctypedef struct task_queue:
+        pass
+    void queue_start(task_queue *queue, dedupcore_job *job, uint32_t n_tasks) noexcept nogil
+    void queue_stop(task_queue *queue) noexcept nogil
+    uint32_t queue_done(task_queue *queue) noexcept nogil
+    int queue_run_one(task_queue *queue) noexcept nogil
+    void queue_run_all(task_queue *queue) noexcept nogil
+    int queue_error(task_queue *queue) noexcept nogil
+    const void *api_address "(&api_table)"
+
+
+api = PyCapsule_New(<void *>api_address, DEDUPCORE_CAPSULE, NULL)
+version = DEDUPCORE_VERSION.decode()
+abi_version = DEDUPCORE_ABI_VERSION
+
+
+# --- the CPU -------------------------------------------------------------------------------------------------------
+
+
+cdef list _names(unsigned rungs):
+    cdef unsigned bit
+    return [dedupcore_cpu_name(1 << bit).decode() for bit in range(32) if rungs >> bit & 1]
+
+
+def cpu_detected():
+    """The instruction sets above the baseline that this CPU offers and dedupcore can use, such as ["avx2"]."""
+    return _names(dedupcore_cpu_detected())
+
+
+def cpu_used():
+    """Those of them that are in use: DEDUPCORE_DISABLE_CPU, a list of names with commas or "all", turns some off."""
+    return _names(dedupcore_cpu_used())
+
+
+# --- duplicates ----------------------------------------------------------------------------------------------------
+
+
+class Work(NamedTuple):
+    """Exact counters of what was done, the same for any number of threads and any CPU; see dedupcore.h."""
+
+    frames_signed: int
+    bytes_signed: int
+    frames_hashed: int
+    bytes_hashed: int
+    frames_compared: int
+    bytes_compared: int
+    frames_not_read: int
+
+
+class Result(NamedTuple):
+    """What find_duplicates found: counts of frames; zero_canonical is None if no frame is zero."""
+
+    n_frames: int
+    n_zero: int
+    n_distinct: int
+    zero_canonical: int | None
+    work: Work
+
+
+cdef dedupcore_key process_key
+cdef bint have_key = False
+_key_lock = threading.Lock()
+
+
+cdef int _check(int rc) except -1:
+    if rc == DEDUPCORE_ENOMEM:
+        raise MemoryError("dedupcore: out of memory")
+    if rc == DEDUPCORE_ESYS:
+        PyErr_SetFromErrno(OSError)
+    elif rc < 0:
+        raise ValueError(f"dedupcore: {dedupcore_strerror(rc).decode()}")
+    return rc
+
+
+cdef int _ensure_key() except -1:
+    """The process's secret key, drawn at its first use."""
+    global have_key
+    with _key_lock:
+        if not have_key:
+            _check(dedupcore_key_random(&process_key))
+            have_key = True
+    return 0
+
+
+def set_key(seed):
+    """Key all later calls of this process by a number, so that work counters repeat to the last digit; None: anew."""
+    global have_key
+    with _key_lock:
+        if seed is None:
+            _check(dedupcore_key_random(&process_key))
+        else:
+            dedupcore_key_seeded(&process_key, seed)
+        have_key = True
+
+
+cdef class _Spans:
+    """Spans as C wants them; holds the buffers that they point into."""
+
+    cdef dedupcore_span *spans
+    cdef Py_buffer *views
+    cdef size_t n_spans, n_views
+    cdef uint64_t n_frames
+
+    def __cinit__(self, spans, size_t frame_size):
+        cdef uint64_t offset, n_frames
+        cdef Py_buffer *view
+        items = list(spans)
+        self.spans = <dedupcore_span *>calloc(len(items) + 1, sizeof(dedupcore_span))
+        self.views = <Py_buffer *>calloc(len(items) + 1, sizeof(Py_buffer))
+        if not self.spans or not self.views:
+            raise MemoryError
+        for buffer, offset, n_frames in items:
+            if buffer is not None:
+                view = self.views + self.n_views
+                PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS)
+                self.n_views += 1
+                if offset > <uint64_t>view.len or n_frames > (view.len - offset) // frame_size:
+                    raise ValueError(f"a span of {n_frames} frames of {frame_size} bytes from byte {offset} on"
+                                     f" does not fit its buffer of {view.len} bytes")
+                self.spans[self.n_spans].base = <const char *>view.buf + offset
+            self.spans[self.n_spans].n_frames = n_frames
+            self.n_spans += 1
+            self.n_frames += n_frames
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.n_views):
+            PyBuffer_Release(self.views + i)
+        free(self.views)
+        free(self.spans)
+
+
+cdef class _Queue:
+    cdef task_queue tasks
+
+    def run(self):
+        with nogil:
+            queue_run_all(&self.tasks)
+
+
+cdef int _run_phase(_Queue queue, str phase, uint32_t n_tasks, pool, int helpers, progress) except -1:
+    """Runs the queue's tasks here and on the pool's threads; stops them and raises when a signal or a task says so."""
+    cdef bint more = True
+    futures = [pool.submit(queue.run) for _ in range(helpers)] if pool is not None else ()
+    try:
+        while more:
+            if progress is not None:
+                progress(phase, queue_done(&queue.tasks), n_tasks)
+            PyErr_CheckSignals()
+            with nogil:
+                more = queue_run_one(&queue.tasks)
+    finally:
+        with nogil:
+            queue_stop(&queue.tasks)
+        for future in futures:
+            future.result()
+    return _check(queue_error(&queue.tasks))
+
+
+def find_duplicates(spans, canonical, *, size_t frame_size, int threads=1, progress=None):
+    """Group equal frames.
+
+    spans: (buffer, offset in bytes, number of frames) each, buffer None for frames known to be zero. canonical: a
+    writable contiguous buffer of uint32, one a frame; receives each frame's canonical frame number. progress(phase,
+    done, total) is called from this thread, which works, too; what it raises ends the call. Returns a Result. Raises
+    ValueError for a frame size or a span out of range, MemoryError.
+    """
+    cdef _Spans memory = _Spans(spans, frame_size) if frame_size else None
+    cdef _Queue queue = _Queue()
+    cdef dedupcore_job *job = NULL
+    cdef dedupcore_result r
+    cdef uint32_t n_tasks = 0
+    cdef int rc
+    cdef Py_buffer out
+    if frame_size == 0:
+        raise ValueError("dedupcore: frame_size is 0")
+    _ensure_key()
+    PyObject_GetBuffer(canonical, &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+    pool = None
+    try:
+        if out.itemsize != 4 or <uint64_t>(out.len // 4) != memory.n_frames:
+            raise ValueError(f"canonical must hold {memory.n_frames} items of 4 bytes, not {out.len // out.itemsize}"
+                             f" of {out.itemsize}")
+        _check(dedupcore_job_create(&job, memory.spans, memory.n_spans, frame_size, &process_key, <uint32_t *>out.buf))
+        while True:
+            with nogil:
+                rc = dedupcore_job_next(job, &n_tasks)
+            if _check(rc) == 0:
+                break
+            queue_start(&queue.tasks, job, n_tasks)
+            helpers = min(threads, n_tasks) - 1
+            if helpers > 0 and pool is None:
+                pool = ThreadPoolExecutor(threads - 1, "dedupcore")
+            _run_phase(queue, dedupcore_job_phase(job).decode(), n_tasks, pool, helpers, progress)
+        dedupcore_job_result(job, &r)
+    finally:
+        if pool is not None:
+            pool.shutdown()
+        with nogil:
+            dedupcore_job_destroy(job)
+        PyBuffer_Release(&out)
+    return Result(
+        r.n_frames, r.n_zero, r.n_distinct, None if r.n_zero == 0 else r.zero_canonical,
+        Work(r.work.frames_signed, r.work.bytes_signed, r.work.frames_hashed, r.work.bytes_hashed,
+             r.work.frames_compared, r.work.bytes_compared, r.work.frames_not_read),
+    )
+
+
+def count(const uint32_t[::1] canonical, guests, uint32_t[::1] copies, uint32_t[::1] owners):
+    """Count the copies and the owners of each class; see dedupcore_count in dedupcore.h.
+
+    guests: (first frame, end, canonical zero frame or None) each. copies and owners: uint32, one a frame, zero at the
+    call. Returns (zero, distinct, shared_across) for each guest. Raises ValueError when sizes do not fit.
+    """
+    cdef Py_ssize_t n = canonical.shape[0], n_guests = len(guests), i
+    cdef dedupcore_guest *c_guests = <dedupcore_guest *>calloc(n_guests + 1, sizeof(dedupcore_guest))
+    cdef dedupcore_guest_counts *counts = <dedupcore_guest_counts *>calloc(n_guests + 1, sizeof(dedupcore_guest_counts))
+    cdef uint32_t *scratch = <uint32_t *>calloc(n + 1, sizeof(uint32_t))
+    cdef const uint32_t *c_canonical = &canonical[0] if n else NULL
+    cdef uint32_t *c_copies = &copies[0] if copies.shape[0] else NULL
+    cdef uint32_t *c_owners = &owners[0] if owners.shape[0] else NULL
+    try:
+        if not c_guests or not counts or not scratch:
+            raise MemoryError
+        if copies.shape[0] != n or owners.shape[0] != n:
+            raise ValueError(f"copies and owners must have {n} items, one a frame")
+        for i in range(n):
+            if canonical[i] >= <uint64_t>n:
+                raise ValueError(f"canonical[{i}] is {canonical[i]}, but there are {n} frames")
+        for i, (first, end, zero) in enumerate(guests):
+            if not 0 <= first <= end <= n:
+                raise ValueError(f"guest {i} has frames {first} to {end}, but there are {n}")
+            c_guests[i].first = first
+            c_guests[i].end = end
+            c_guests[i].zero_canonical = <uint32_t>0xffffffff if zero is None else zero
+        with nogil:
+            dedupcore_count(c_canonical, c_guests, n_guests, c_copies, c_owners, scratch, counts)
+        return [(counts[i].zero, counts[i].distinct, counts[i].shared_across) for i in range(n_guests)]
+    finally:
+        free(c_guests)
+        free(counts)
+        free(scratch)
+
+
+# --- files mapped for reading --------------------------------------------------------------------------------------
+
+
+cdef class MappedFile:
+    """The first `size` bytes of the open file `fd`, mapped for reading: a read-only buffer of bytes.
+
+    When the file shrinks meanwhile, the pages that it lost read as zero bytes and `shrank` becomes true, where a plain
+    mmap would end the process with SIGBUS. `fd` may be closed afterwards. Raises OSError when it cannot be mapped.
+    """
+
+    cdef dedupcore_map *map
+    cdef Py_ssize_t size
+    cdef Py_ssize_t exports
+
+    def __cinit__(self, int fd, Py_ssize_t size):
+        if size <= 0:
+            raise ValueError(f"size is {size}; only one byte or more can be mapped")
+        self.size = size
+        _check(dedupcore_map_create(&self.map, fd, size))
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        if not self.map:
+            raise ValueError("the mapping is closed")
+        PyBuffer_FillInfo(view, self, <void *>dedupcore_map_base(self.map), self.size, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self.exports -= 1
+
+    def __len__(self):
+        return self.size
+
+    @property
+    def shrank(self):
+        """Whether a page was read that the file had lost."""
+        return self.map != NULL and dedupcore_map_shrank(self.map) != 0
+
+    def close(self):
+        """Unmap. Raises BufferError while a memoryview or array still uses it; closing again does nothing."""
+        if self.exports:
+            raise BufferError(f"{self.exports} buffers of the mapping are still in use")
+        dedupcore_map_destroy(self.map)
+        self.map = NULL
+
+    def __dealloc__(self):
+        dedupcore_map_destroy(self.map)

@@ -1,0 +1,190 @@
+/*
+ * dedupcore: find the frames of memory that hold equal bytes.
+ *
+ * A frame is a block of memory of one fixed size, a power of two from 8 bytes to 1 GiB. Frames are numbered from 0 in the
+ * order of the spans that hold them. All frames with equal content form a class; its canonical frame is the lowest-numbered.
+ *
+ * Caveats first:
+ *  - The memory is read, never written. If it changes while a job runs, the job stays within its bounds and ends, but the
+ *    classes describe no single moment. Take a copy of memory that changes.
+ *  - A job allocates scratch memory, freed by dedupcore_job_destroy: 8 bytes a frame, 12 more a frame that is not zero, and a
+ *    few MiB of tables; 12 more a frame whose sampled lines are those of a frame that it differs from. `canonical`, 4 bytes
+ *    a frame, is the caller's. Of the other calls only dedupcore_map_create allocates.
+ *  - No call starts a thread, takes a lock, or keeps state outside of what it is handed, but for dedupcore_map_* (below).
+ *
+ * Errors: functions that can fail return 0 (or a count) or a negative DEDUPCORE_E*; dedupcore_strerror names it.
+ *
+ * Threads: dedupcore_job_run may run side by side for different tasks of one phase. Every other call on a job needs the
+ * job to itself. Different jobs are independent.
+ */
+#ifndef DEDUPCORE_H
+#define DEDUPCORE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define DEDUPCORE_VERSION "0.1.0"
+
+#define DEDUPCORE_MIN_FRAME_SIZE 8u
+#define DEDUPCORE_MAX_FRAME_SIZE (1u << 30)
+#define DEDUPCORE_MAX_FRAMES UINT32_MAX /* so that UINT32_MAX itself is never a frame number */
+
+/* --- errors ------------------------------------------------------------------------------------------------------ */
+
+#define DEDUPCORE_EINVAL (-1)  /* an argument is out of its range: frame size, task number, file range */
+#define DEDUPCORE_ENOMEM (-2)  /* scratch memory could not be allocated */
+#define DEDUPCORE_ETOOBIG (-3) /* more than DEDUPCORE_MAX_FRAMES frames */
+#define DEDUPCORE_ESTATE (-4)  /* the call does not fit the job's state, as asking for a result before the end */
+#define DEDUPCORE_ESYS (-5)    /* a system call failed; errno says why */
+
+/* One line in English for a DEDUPCORE_E*; never NULL. */
+const char *dedupcore_strerror(int error);
+
+/* --- the CPU ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * Rungs of instruction sets above the baseline. Results are the same on every rung.
+ * There is none for AVX-512: the loops are bound by memory, and it was no faster than AVX2.
+ */
+#define DEDUPCORE_CPU_AVX2 1u
+
+/* What this CPU and its operating system offer. */
+unsigned dedupcore_cpu_detected(void);
+
+/*
+ * What jobs created from now on use: what was detected, less what the environment variable DEDUPCORE_DISABLE_CPU turns off
+ * (names as printed by dedupcore_cpu_name, separated by commas; "all" turns every rung off). Read at each call, so that a
+ * test can force every rung in one process. Turning a rung off turns off the rungs above it.
+ */
+unsigned dedupcore_cpu_used(void);
+
+/* "avx2" for DEDUPCORE_CPU_AVX2 and so on, NULL for a bit that names no rung. */
+const char *dedupcore_cpu_name(unsigned rung);
+
+/* --- the key ----------------------------------------------------------------------------------------------------- */
+
+/* The secret that keys every hash. Opaque; about 4 KiB; the same key may serve any number of jobs. */
+typedef struct {
+    uint64_t words[544];
+} dedupcore_key;
+
+/* A key from the operating system's random generator. Errors: DEDUPCORE_ESYS. */
+int dedupcore_key_random(dedupcore_key *key);
+
+/* A key from a number: for tests, and for work counters that must repeat to the last digit. Not secret. */
+void dedupcore_key_seeded(dedupcore_key *key, uint64_t seed);
+
+/* --- duplicates: a snapshot's frames -> classes of equal content ------------------------------------------------- */
+
+/* n_frames consecutive frames at base, of any alignment; base NULL: frames known to be zero, stored nowhere. */
+typedef struct {
+    const void *base;
+    uint64_t n_frames;
+} dedupcore_span;
+
+/* Exact counters of the work that was done: the same for any number of threads and any rung. */
+typedef struct {
+    uint64_t frames_signed;  /* zero-tested and signed */
+    uint64_t bytes_signed;   /* read for that: whole zero frames, sampled lines of the others, and zeros that lead them */
+    uint64_t frames_hashed;  /* read in full for a full hash; a frame counts once a time */
+    uint64_t bytes_hashed;
+    uint64_t frames_compared; /* comparisons of a frame with a candidate */
+    uint64_t bytes_compared;  /* length compared, counted once for both sides; a difference ends it */
+    uint64_t frames_not_read; /* non-zero frames neither compared nor hashed in full: of them only samples were read */
+} dedupcore_work;
+
+typedef struct {
+    uint64_t n_frames;
+    uint64_t n_zero;         /* frames of zero bytes */
+    uint64_t n_distinct;     /* different contents among the others */
+    uint32_t zero_canonical; /* the lowest zero frame; UINT32_MAX if there is none */
+    dedupcore_work work;
+} dedupcore_result;
+
+/*
+ * A job is a short sequence of phases; a phase is a number of independent tasks:
+ *
+ *     dedupcore_job *job;
+ *     rc = dedupcore_job_create(&job, spans, n_spans, frame_size, &key, canonical);
+ *     while (rc == 0 && (rc = dedupcore_job_next(job, &n_tasks)) == 1)
+ *         for (rc = 0, t = 0; t < n_tasks && rc == 0; t++)      <- in any order, on any number of threads
+ *             rc = dedupcore_job_run(job, t);
+ *     dedupcore_job_result(job, &result);
+ *     dedupcore_job_destroy(job);
+ *
+ * How many tasks there are depends on the memory alone, and so do the results.
+ */
+typedef struct dedupcore_job dedupcore_job;
+
+/*
+ * spans, the memory that they point at, key and canonical must outlive the job. canonical: one entry a frame, written by
+ * the job; entry i becomes the number of the canonical frame of frame i.
+ * Errors: DEDUPCORE_EINVAL (frame_size), DEDUPCORE_ETOOBIG, DEDUPCORE_ENOMEM; *job is then NULL.
+ */
+int dedupcore_job_create(dedupcore_job **job, const dedupcore_span *spans, size_t n_spans, size_t frame_size,
+                         const dedupcore_key *key, uint32_t *canonical);
+
+/* Begins the next phase: 1 and its number of tasks, or 0 when the job is done. Errors: DEDUPCORE_ENOMEM. */
+int dedupcore_job_next(dedupcore_job *job, uint32_t *n_tasks);
+
+/* What the phase under way does, in one word: "sign", "partition", "group", "compare" or "hash". */
+const char *dedupcore_job_phase(const dedupcore_job *job);
+
+/* Runs one task of the phase, each exactly once. Errors: DEDUPCORE_EINVAL (task), DEDUPCORE_ENOMEM. */
+int dedupcore_job_run(dedupcore_job *job, uint32_t task);
+
+/* Errors: DEDUPCORE_ESTATE before dedupcore_job_next returned 0. */
+int dedupcore_job_result(const dedupcore_job *job, dedupcore_result *result);
+
+/* Frees the scratch memory, at any state of the job; NULL is fine. */
+void dedupcore_job_destroy(dedupcore_job *job);
+
+/* The loop above on the calling thread. Errors: those of the calls in it. */
+int dedupcore_find_duplicates(const dedupcore_span *spans, size_t n_spans, size_t frame_size, const dedupcore_key *key,
+                              uint32_t *canonical, dedupcore_result *result);
+
+/* --- classes and the guests that hold them ----------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t first, end;     /* its frames: first <= number < end */
+    uint32_t zero_canonical; /* the canonical frame of zero frames in its domain; UINT32_MAX if there are none */
+} dedupcore_guest;
+
+typedef struct {
+    uint64_t zero;          /* its zero frames */
+    uint64_t distinct;      /* different contents among its others */
+    uint64_t shared_across; /* its other frames whose content another guest holds, too */
+} dedupcore_guest_counts;
+
+/*
+ * Counts, for classes as dedupcore_job makes them: copies[c] becomes the number of frames of the class with canonical frame
+ * c, owners[c] the number of guests that hold it (both 0 where c is no canonical frame); counts has an entry a guest.
+ * copies, owners and scratch: one entry a frame, zero at the call. Guests must not overlap; fewer than 2^32 - 1 of them.
+ */
+void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
+                     uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts);
+
+/* --- files mapped for reading ------------------------------------------------------------------------------------ */
+
+/*
+ * A read-only private mapping of the first `size` bytes of a file. When the file shrinks under the mapping, pages that it
+ * lost read as zero bytes, and dedupcore_map_shrank tells, where the kernel would end the process with SIGBUS.
+ * For that the first mapping installs a SIGBUS handler for the process; faults elsewhere go to whoever handled them before.
+ * Threads: the calls take a lock among themselves; they are not for signal handlers.
+ */
+typedef struct dedupcore_map dedupcore_map;
+
+/* Errors: DEDUPCORE_EINVAL (size 0), DEDUPCORE_ENOMEM, DEDUPCORE_ESYS; *map is then NULL. fd may be closed afterwards. */
+int dedupcore_map_create(dedupcore_map **map, int fd, size_t size);
+const void *dedupcore_map_base(const dedupcore_map *map);
+int dedupcore_map_shrank(const dedupcore_map *map);
+void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,58 @@
+/*
+ * dedupcore's calls for other extension modules, through a function table in a capsule: no symbol to link, and an extension
+ * built against one version works with every later one of the same DEDUPCORE_ABI_VERSION.
+ *
+ *     const dedupcore_api *api = dedupcore_import();       NULL with a Python exception set if that fails; needs the GIL
+ *     api->find_duplicates(spans, n_spans, 4096, &key, canonical, &result);                        needs no GIL
+ *
+ * The calls are those of dedupcore.h without their prefix. Later versions append members; struct_size tells what is there.
+ */
+#ifndef DEDUPCORE_API_H
+#define DEDUPCORE_API_H
+
+#include <Python.h>
+
+#include "dedupcore.h"
+
+#define DEDUPCORE_ABI_VERSION 1
+#define DEDUPCORE_CAPSULE "dedupcore._dedupcore.api"
+
+typedef struct {
+    uint32_t abi_version;
+    uint32_t struct_size;
+    const char *(*strerror)(int error);
+    unsigned (*cpu_detected)(void);
+    unsigned (*cpu_used)(void);
+    const char *(*cpu_name)(unsigned rung);
+    int (*key_random)(dedupcore_key *key);
+    void (*key_seeded)(dedupcore_key *key, uint64_t seed);
+    int (*job_create)(dedupcore_job **job, const dedupcore_span *spans, size_t n_spans, size_t frame_size,
+                      const dedupcore_key *key, uint32_t *canonical);
+    int (*job_next)(dedupcore_job *job, uint32_t *n_tasks);
+    const char *(*job_phase)(const dedupcore_job *job);
+    int (*job_run)(dedupcore_job *job, uint32_t task);
+    int (*job_result)(const dedupcore_job *job, dedupcore_result *result);
+    void (*job_destroy)(dedupcore_job *job);
+    int (*find_duplicates)(const dedupcore_span *spans, size_t n_spans, size_t frame_size, const dedupcore_key *key,
+                           uint32_t *canonical, dedupcore_result *result);
+    void (*count)(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
+                  uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts);
+    int (*map_create)(dedupcore_map **map, int fd, size_t size);
+    const void *(*map_base)(const dedupcore_map *map);
+    int (*map_shrank)(const dedupcore_map *map);
+    void (*map_destroy)(dedupcore_map *map);
+} dedupcore_api;
+
+static inline const dedupcore_api *dedupcore_import(void)
+{
+    const dedupcore_api *api = (const dedupcore_api *)PyCapsule_Import(DEDUPCORE_CAPSULE, 0);
+    if (api && (api->abi_version != DEDUPCORE_ABI_VERSION || api->struct_size < sizeof(dedupcore_api))) {
+        PyErr_Format(PyExc_ImportError,
+                     "dedupcore: built for ABI %d with a table of %zu bytes, but ABI %u with %u bytes is installed",
+                     DEDUPCORE_ABI_VERSION, sizeof(dedupcore_api), (unsigned)api->abi_version, (unsigned)api->struct_size);
+        return NULL;
+    }
+    return api;
+}
+
+#endif
