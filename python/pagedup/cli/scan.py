@@ -130,7 +130,7 @@ def _result(
         duplicates = duplicates.coarsen(size // duplicates.frame_size)
         summaries.append(summarize(duplicates))
     return ScanResult(
-        guests, summaries, summarize_guests(smallest), most_shared(smallest, _MOST_SHARED), duplicates.work
+        guests, summaries, summarize_guests(smallest), most_shared(smallest, _MOST_SHARED), duplicates.work._asdict()
     )
 
 

@@ -1,0 +1,184 @@
+"""`find_duplicates`: from whatever holds memory to the engine, with every argument checked by name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+import dedupcore
+import numpy as np
+
+from pagedup.memory import Extent, ZeroExtent
+from pagedup.sharing.duplicates import Duplicates
+from pagedup.sharing.grouping import group
+from pagedup.sharing.layout import Layout
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from pagedup.sharing.grouping import Span
+
+    Guest: TypeAlias = Union[Buffer, Sequence[Extent | ZeroExtent]]
+
+_MIN_FRAME, _MAX_FRAME = 8, 1 << 30
+_MAX_FRAMES = (1 << 32) - 1
+_DEFAULT_FRAME = 4096
+
+
+def find_duplicates(
+    memory: Guest | Iterable[Guest],
+    *,
+    frame_size: int | None = None,
+    domains: Sequence[Hashable] | None = None,
+    threads: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Duplicates:
+    """Find all frames of equal content. Equal means that their bytes are, by comparison; hashes only propose.
+
+    Args:
+        memory: one guest or an iterable of guests. A guest is an object with a C-contiguous buffer (NumPy array, mmap,
+            bytes, memoryview; read-only is fine, any alignment; it is not copied), whose first byte is at address 0;
+            or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes.
+        frame_size: bytes, a power of two from 8 to 2**30. May be left out if all buffers are of single bytes: 4096.
+        domains: one hashable value a guest; only frames of guests with equal values are duplicates. Default: one for all.
+        threads: how many to use; default: as many as the process has CPUs. The result does not depend on it.
+        progress: called now and then as progress(phase, done, total) from the calling thread. What it raises ends the
+            call.
+
+    Memory must not change meanwhile; if it does, the result describes no single moment. The GIL is released. Takes at most
+    24 bytes a frame beside the buffers while it runs, the result of 4 bytes a frame included (up to 36 where sampled lines
+    of nearly all frames are equal but the frames are not).
+
+    Raises:
+        ValueError: a size, address, extent or number of domains that does not fit, named in the message; more than
+            2**32 - 1 frames.
+        TypeError: a guest that has no buffer.
+        BufferError: a buffer that is not C-contiguous.
+        MemoryError: no memory for the scratch arrays.
+    """
+    guests = _guests(memory)
+    views = [[(extent, _view(extent, g)) for extent in guest] for g, guest in enumerate(guests)]
+    size = _frame_size(frame_size, [view for guest in views for _, view in guest])
+    spans: list[list[Span]] = [[] for _ in guests]
+    runs: list[tuple[int, int, int]] = []  # guest, address, frames
+    for g, guest in enumerate(views):
+        for extent, view in guest:
+            n_bytes = extent.size if view is None else view.nbytes
+            _check_extent(g, extent.address, n_bytes, size)
+            spans[g].append((view, 0, n_bytes // size))
+            runs.append((g, extent.address, n_bytes // size))
+    _check_order(runs, size)
+    n_frames = sum(length for _, _, length in runs)
+    if n_frames > _MAX_FRAMES:
+        raise ValueError(f"memory has {n_frames:,} frames of {size:,} bytes; at most {_MAX_FRAMES:,} are possible")
+    numbers = _domain_numbers(domains, len(guests))
+    n_threads = dedupcore.available_threads() if threads is None else operator.index(threads)
+    if n_threads < 1:
+        raise ValueError(f"threads is {n_threads}; it must be 1 or more")
+    layout = Layout.of(
+        size,
+        len(guests),
+        np.array([guest for guest, _, _ in runs], np.int64),
+        np.array([address for _, address, _ in runs], np.uint64),
+        np.array([length for _, _, length in runs], np.int64),
+    )
+    grouping = group(spans, layout.guest_offsets, numbers, frame_size=size, threads=n_threads, progress=progress)
+    return Duplicates(grouping, layout, numbers, n_frames * size, n_threads, grouping.work)
+
+
+def _guests(memory: Guest | Iterable[Guest]) -> list[list[Extent | ZeroExtent]]:
+    """Each guest as its extents."""
+    if _has_buffer(memory):
+        return [[Extent(0, memory)]]  # type: ignore[arg-type]  # a buffer, as just seen
+    try:
+        items = list(memory)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(
+            f"memory is a {type(memory).__name__}; it must be a buffer, a list of Extent, or an iterable of these"
+        ) from None
+    if items and all(isinstance(item, Extent | ZeroExtent) for item in items):
+        return [items]
+    guests = []
+    for g, item in enumerate(items):
+        if _has_buffer(item):
+            guests.append([Extent(0, item)])
+        elif isinstance(item, Sequence) and all(isinstance(part, Extent | ZeroExtent) for part in item):
+            guests.append(list(item))
+        else:
+            raise TypeError(f"guest {g} is a {type(item).__name__}; it must be a buffer or a list of Extent")
+    return guests
+
+
+def _has_buffer(item: object) -> bool:
+    try:
+        memoryview(item).release()  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except (BufferError, ValueError):
+        pass  # it has one, which cannot be used; said with its guest's number later
+    return True
+
+
+def _view(extent: Extent | ZeroExtent, guest: int) -> memoryview | None:
+    if isinstance(extent, ZeroExtent):
+        return None
+    try:
+        view = memoryview(extent.buffer)
+    except TypeError:
+        raise TypeError(
+            f"guest {guest}: the extent at {extent.address:#x} has a {type(extent.buffer).__name__} for a buffer"
+        ) from None
+    except (BufferError, ValueError) as error:
+        raise BufferError(f"guest {guest}: its buffer cannot be read: {error}") from None
+    if not view.c_contiguous:
+        raise BufferError(f"guest {guest}: its buffer is not C-contiguous; take a contiguous one, or copy it")
+    return view
+
+
+def _frame_size(frame_size: int | None, views: list[memoryview | None]) -> int:
+    if frame_size is None:
+        wide = next((view for view in views if view is not None and view.itemsize != 1), None)
+        if wide is not None:
+            raise ValueError(
+                f"frame_size is left out, but a buffer has items of {wide.itemsize} bytes; give it (only for buffers of"
+                f" single bytes is it {_DEFAULT_FRAME})"
+            )
+        return _DEFAULT_FRAME
+    size = operator.index(frame_size)
+    if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
+        raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
+    return size
+
+
+def _check_extent(guest: int, address: int, n_bytes: int, frame_size: int) -> None:
+    if n_bytes < 0 or n_bytes % frame_size:
+        raise ValueError(
+            f"guest {guest}: {n_bytes:,} bytes (at address {address:#x}) are no multiple of the frame size {frame_size:,}:"
+            f" {n_bytes % frame_size:,} bytes too many"
+        )
+    if address < 0 or address + n_bytes > 1 << 64 or address % frame_size:
+        raise ValueError(
+            f"guest {guest}: an extent begins at address {address:#x}, which is no multiple of the frame size"
+            f" {frame_size:,} from 0 to 2**64"
+        )
+
+
+def _check_order(runs: list[tuple[int, int, int]], frame_size: int) -> None:
+    for (guest, address, length), (next_guest, next_address, _) in pairwise(runs):
+        if guest == next_guest and address + length * frame_size > next_address:
+            raise ValueError(
+                f"guest {guest}: the extent at {next_address:#x} overlaps the one at {address:#x} or is out of order;"
+                " extents must have ascending addresses"
+            )
+
+
+def _domain_numbers(domains: Sequence[Hashable] | None, n_guests: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    if domains is None:
+        return np.zeros(n_guests, np.int64)
+    values = list(domains)
+    if len(values) != n_guests:
+        raise ValueError(f"domains has {len(values)} values for {n_guests} guests; it must have one a guest")
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
