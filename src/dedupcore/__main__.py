@@ -7,7 +7,8 @@ import dedupcore
 
 def main() -> None:
     """Print it."""
-    parser = argparse.ArgumentParser(prog="python -m dedupcore", description="What is in use, and how to build against it.")
+    description = "What is in use, and how to build against it."
+    parser = argparse.ArgumentParser(prog="python -m dedupcore", description=description)
     parser.add_argument("--cflags", action="store_true", help="print the compiler flags only")
     parser.add_argument("--libs", action="store_true", help="print the linker flags only")
     chosen = parser.parse_args()

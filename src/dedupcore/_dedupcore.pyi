@@ -1,7 +1,13 @@
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from typing_extensions import Buffer
+
+class _Array(Protocol):  # NumPy's arrays say that they are buffers only from Python 3.12 on
+    @property
+    def __array_interface__(self) -> dict[str, Any]: ...
+
+BufferLike: TypeAlias = Buffer | _Array
 
 version: str
 abi_version: int
@@ -28,15 +34,15 @@ class Result(NamedTuple):
 
 def set_key(seed: int | None) -> None: ...
 def find_duplicates(
-    spans: Iterable[tuple[Buffer | None, int, int]],
-    canonical: Buffer,
+    spans: Iterable[tuple[BufferLike | None, int, int]],
+    canonical: BufferLike,
     *,
     frame_size: int,
     threads: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Result: ...
 def count(
-    canonical: Buffer, guests: Sequence[tuple[int, int, int | None]], copies: Buffer, owners: Buffer
+    canonical: BufferLike, guests: Sequence[tuple[int, int, int | None]], copies: BufferLike, owners: BufferLike
 ) -> list[tuple[int, int, int]]: ...
 
 class MappedFile:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import dedupcore
 import numpy as np
 
+import dedupcore
 from pagedup.sharing.grouping import Grouping, group
 
 if TYPE_CHECKING:
-    from dedupcore import Work
     from numpy.typing import NDArray
 
+    from dedupcore import Work
+    from pagedup.sharing.grouping import Span
     from pagedup.sharing.layout import Layout
 
 
@@ -91,11 +92,11 @@ class Duplicates:
                 f"factor is {factor:,}: frames of {self.frame_size * factor:,} bytes; at most 1 GiB is possible"
             )
         layout, first = self.layout.coarse(factor)
-        # A large frame is the vector of its small frames' classes: bytes again, equal if and only if they are. The class
-        # of zero frames is 0, so that the engine sees a large frame of them as a zero frame.
+        # A large frame is the vector of its small frames' classes: bytes again, equal if and only if they are. The
+        # class of zero frames is 0, so that the engine sees a large frame of them as a zero frame.
         labels = self.canonical + np.uint32(1)
         labels[self.zero] = 0
-        spans: list[list[tuple[NDArray[np.uint32], int, int]]] = [[] for _ in range(layout.n_guests)]
+        spans: list[list[Span]] = [[] for _ in range(layout.n_guests)]
         for guest, small, length in zip(layout.guest.tolist(), first.tolist(), layout.length.tolist(), strict=True):
             spans[guest].append((labels, small * labels.itemsize, length))
         grouping = group(

@@ -5,22 +5,21 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any
 
-import dedupcore
 import numpy as np
 
+import dedupcore
 from pagedup.memory import Extent, ZeroExtent
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.grouping import group
 from pagedup.sharing.layout import Layout
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
+    from dedupcore._dedupcore import BufferLike
     from pagedup.sharing.grouping import Span
 
-    Guest: TypeAlias = Union[Buffer, Sequence[Extent | ZeroExtent]]
+    Guest = BufferLike | Sequence[Extent | ZeroExtent]
 
 _MIN_FRAME, _MAX_FRAME = 8, 1 << 30
 _MAX_FRAMES = (1 << 32) - 1
@@ -42,14 +41,14 @@ def find_duplicates(
             bytes, memoryview; read-only is fine, any alignment; it is not copied), whose first byte is at address 0;
             or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes.
         frame_size: bytes, a power of two from 8 to 2**30. May be left out if all buffers are of single bytes: 4096.
-        domains: one hashable value a guest; only frames of guests with equal values are duplicates. Default: one for all.
+        domains: one hashable value a guest; only frames of guests with equal values are duplicates. Default: all are.
         threads: how many to use; default: as many as the process has CPUs. The result does not depend on it.
         progress: called now and then as progress(phase, done, total) from the calling thread. What it raises ends the
             call.
 
-    Memory must not change meanwhile; if it does, the result describes no single moment. The GIL is released. Takes at most
-    24 bytes a frame beside the buffers while it runs, the result of 4 bytes a frame included (up to 36 where sampled lines
-    of nearly all frames are equal but the frames are not).
+    Memory must not change meanwhile; if it does, the result describes no single moment. The GIL is released. Takes at
+    most 24 bytes a frame and 16 MiB beside the buffers while it runs, the result of 4 bytes a frame included (up to 36
+    where the sampled lines of nearly all frames are equal but the frames are not).
 
     Raises:
         ValueError: a size, address, extent or number of domains that does not fit, named in the message; more than
@@ -65,7 +64,7 @@ def find_duplicates(
     runs: list[tuple[int, int, int]] = []  # guest, address, frames
     for g, guest in enumerate(views):
         for extent, view in guest:
-            n_bytes = extent.size if view is None else view.nbytes
+            n_bytes = extent.size if isinstance(extent, ZeroExtent) else view.nbytes if view is not None else 0
             _check_extent(g, extent.address, n_bytes, size)
             spans[g].append((view, 0, n_bytes // size))
             runs.append((g, extent.address, n_bytes // size))
@@ -88,27 +87,26 @@ def find_duplicates(
     return Duplicates(grouping, layout, numbers, n_frames * size, n_threads, grouping.work)
 
 
-def _guests(memory: Guest | Iterable[Guest]) -> list[list[Extent | ZeroExtent]]:
+def _guests(memory: object) -> list[list[Extent | ZeroExtent]]:
     """Each guest as its extents."""
     if _has_buffer(memory):
-        return [[Extent(0, memory)]]  # type: ignore[arg-type]  # a buffer, as just seen
-    try:
-        items = list(memory)  # type: ignore[arg-type]
-    except TypeError:
+        return [_extents(0, memory)]
+    if not isinstance(memory, Iterable):
         raise TypeError(
             f"memory is a {type(memory).__name__}; it must be a buffer, a list of Extent, or an iterable of these"
-        ) from None
+        )
+    items = list(memory)
     if items and all(isinstance(item, Extent | ZeroExtent) for item in items):
         return [items]
-    guests = []
-    for g, item in enumerate(items):
-        if _has_buffer(item):
-            guests.append([Extent(0, item)])
-        elif isinstance(item, Sequence) and all(isinstance(part, Extent | ZeroExtent) for part in item):
-            guests.append(list(item))
-        else:
-            raise TypeError(f"guest {g} is a {type(item).__name__}; it must be a buffer or a list of Extent")
-    return guests
+    return [_extents(g, item) for g, item in enumerate(items)]
+
+
+def _extents(guest: int, item: Any) -> list[Extent | ZeroExtent]:
+    if _has_buffer(item):
+        return [Extent(0, item)]
+    if isinstance(item, Sequence) and all(isinstance(part, Extent | ZeroExtent) for part in item):
+        return list(item)
+    raise TypeError(f"guest {guest} is a {type(item).__name__}; it must be a buffer or a list of Extent")
 
 
 def _has_buffer(item: object) -> bool:
@@ -155,8 +153,8 @@ def _frame_size(frame_size: int | None, views: list[memoryview | None]) -> int:
 def _check_extent(guest: int, address: int, n_bytes: int, frame_size: int) -> None:
     if n_bytes < 0 or n_bytes % frame_size:
         raise ValueError(
-            f"guest {guest}: {n_bytes:,} bytes (at address {address:#x}) are no multiple of the frame size {frame_size:,}:"
-            f" {n_bytes % frame_size:,} bytes too many"
+            f"guest {guest}: {n_bytes:,} bytes (at address {address:#x}) are no multiple of the frame size"
+            f" {frame_size:,}: {n_bytes % frame_size:,} bytes too many"
         )
     if address < 0 or address + n_bytes > 1 << 64 or address % frame_size:
         raise ValueError(

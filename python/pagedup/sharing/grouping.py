@@ -6,15 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import dedupcore
 import numpy as np
+
+import dedupcore
 from dedupcore import Work
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from typing_extensions import Buffer
 
-    Span = tuple[Buffer | None, int, int]
+    from dedupcore._dedupcore import BufferLike
+
+    Span = tuple[BufferLike | None, int, int]
     """A buffer (None: zero frames), an offset in bytes into it, and a number of frames."""
 
 _CHUNK = 1 << 20  # frames renumbered at once: bounds the memory of the steps between
@@ -50,7 +52,7 @@ def group(
         # Frames of one domain that are numbered without a gap are grouped in place.
         own = canonical[starts[0] : ends[-1]] if together else np.empty(int((ends - starts).sum()), np.uint32)
         found = dedupcore.find_duplicates(
-            [span for guest in guests for span in spans[guest]],
+            [span for guest in guests.tolist() for span in spans[guest]],
             own,
             frame_size=frame_size,
             threads=threads,
@@ -72,7 +74,7 @@ def group(
         tuple(zero for zero, _ in results),
         sum(found.n_zero for _, found in results),
         sum(found.n_distinct for _, found in results),
-        Work(*(sum(counts) for counts in zip(Work(0, 0, 0, 0, 0, 0, 0), *(found.work for _, found in results)))),
+        Work(*np.array([found.work for _, found in results], np.int64).reshape(-1, len(Work._fields)).sum(0).tolist()),
     )
 
 

@@ -28,7 +28,12 @@ class Layout:
 
     @classmethod
     def of(
-        cls, frame_size: int, n_guests: int, guest: NDArray[np.int64], address: NDArray[np.uint64], length: NDArray[np.int64]
+        cls,
+        frame_size: int,
+        n_guests: int,
+        guest: NDArray[np.int64],
+        address: NDArray[np.uint64],
+        length: NDArray[np.int64],
     ) -> Layout:
         """Number the frames of the runs in the order given; runs of no frame are left out."""
         some = length > 0
@@ -47,8 +52,10 @@ class Layout:
 
     def addresses(self) -> NDArray[np.uint64]:
         """The address of each frame in its guest, in bytes."""
-        offsets = np.repeat(self.address - self.first.astype(np.uint64) * np.uint64(self.frame_size), self.length)
-        return offsets + np.arange(self.n_frames, dtype=np.uint64) * np.uint64(self.frame_size)
+        size = np.uint64(self.frame_size)
+        addresses: NDArray[np.uint64] = np.arange(self.n_frames, dtype=np.uint64) * size
+        addresses += np.repeat(self.address - self.first.astype(np.uint64) * size, self.length)
+        return addresses
 
     def locate(self, frame: int) -> tuple[int, int]:
         """The guest of a frame and its address there."""

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 class Summary:
     """What storing each content once saves at one page size. All but `page_size` and `excluded_bytes` count pages.
 
-    saved_zero is `zero`: the kernel's zero page costs nothing. saved_within_guests is what storing each non-zero content
-    once per guest saves, saved_across_guests what storing it once per domain saves beyond that. pages_shared, _sharing and
-    _unshared are Linux KSM's (Documentation/admin-guide/mm/ksm.rst), over non-zero pages with no limit on sharing.
+    saved_zero is `zero`: the kernel's zero page costs nothing. saved_within_guests is what storing each non-zero
+    content once per guest saves, saved_across_guests what storing it once per domain saves beyond that. pages_shared,
+    _sharing and _unshared are Linux KSM's (Documentation/admin-guide/mm/ksm.rst), over non-zero pages with no limit on
+    sharing.
     """
 
     page_size: int
@@ -39,8 +40,8 @@ class Summary:
 class GuestSummary:
     """The same for one guest, in pages.
 
-    distinct counts different non-zero contents in this guest, saved_within is nonzero - distinct, and shared_across counts
-    its non-zero pages whose content another guest of its domain holds, too.
+    distinct counts different non-zero contents in this guest, saved_within is nonzero - distinct, and shared_across
+    counts its non-zero pages whose content another guest of its domain holds, too.
     """
 
     frames: int
@@ -53,7 +54,7 @@ class GuestSummary:
 
 @dataclass(frozen=True, slots=True)
 class SharedContent:
-    """A non-zero content that stands more than once: its canonical frame, where that lies, copies and guests with one."""
+    """A non-zero content that stands more than once: its canonical frame, where that lies, and how often it stands."""
 
     frame: int
     guest: int
