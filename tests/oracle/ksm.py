@@ -1,0 +1,106 @@
+"""The kernel's own page sharing, stepped scan by scan and put back as it was.
+
+One owner at a time: a lock keeps other test runs out, and memory of other processes that is marked mergeable is
+refused. What puts the settings back is a child process that waits for the end of a pipe from here, so that it happens
+however this process ends, SIGKILL included.
+"""
+
+import contextlib
+import fcntl
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+KSM = Path("/sys/kernel/mm/ksm")
+LOCK = Path("/run/lock/pagedup-ksm.lock")
+STILL = 100_000_000  # milliseconds between scans: it scans only when told
+COUNTERS = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "full_scans")
+# In this order: run 2 gives every page its own copy again, and max_page_sharing can be set only when none is shared.
+SETTINGS = {
+    "run": 2,
+    "advisor_mode": "none",
+    "smart_scan": 0,
+    "use_zero_pages": 1,
+    "max_page_sharing": 1 << 20,
+    "pages_to_scan": 1 << 22,
+    "sleep_millisecs": STILL,
+}
+
+
+def read(name: str) -> str:
+    """A setting; of a choice such as `[none] scan-time` the one in force."""
+    text = (KSM / name).read_text().strip()
+    return text.partition("[")[2].partition("]")[0] if "[" in text else text
+
+
+def counters() -> dict[str, int]:
+    return {name: int(read(name)) for name in COUNTERS}
+
+
+def others() -> list[str]:
+    """Processes with memory that is marked mergeable."""
+    found = []
+    for smaps in Path("/proc").glob("[0-9]*/smaps"):
+        with contextlib.suppress(OSError):
+            lines = smaps.read_text(errors="replace").splitlines()
+            if any("mg" in line.split() for line in lines if line.startswith("VmFlags:")):
+                found.append(smaps.parent.name)
+    return found
+
+
+@contextlib.contextmanager
+def stepped() -> Iterator["Stepper"]:
+    """KSM, at a standstill, for the time of the block; call it before the memory is marked mergeable."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if busy := others():
+            raise RuntimeError(f"memory of other processes is mergeable: {', '.join(busy)}")
+        names = [name for name in SETTINGS if (KSM / name).exists()]
+        before = {name: read(name) for name in names}
+        script = "; ".join(
+            ["cat", f"echo 2 > {KSM}/run", *(f"echo {before[name]} > {KSM}/{name}" for name in reversed(names))]
+        )
+        with subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.PIPE) as keeper:
+            try:
+                for name in names:
+                    (KSM / name).write_text(str(SETTINGS[name]))
+                yield Stepper()
+            finally:
+                assert keeper.stdin is not None
+                keeper.stdin.close()
+                keeper.wait()
+        assert {name: read(name) for name in names} == before
+
+
+class Stepper:
+    """Does full scans, one at a time."""
+
+    def __init__(self) -> None:
+        self._sleep = STILL
+
+    def scan(self) -> dict[str, int]:
+        """Do one more full scan; the counters after it."""
+        before = int(read("full_scans"))
+        if read("run") != "1":
+            (KSM / "run").write_text("1")
+        else:
+            self._sleep += 1  # a sleep of another length wakes it
+            (KSM / "sleep_millisecs").write_text(str(self._sleep))
+        end = time.monotonic() + 60
+        while int(read("full_scans")) == before:
+            if time.monotonic() > end:
+                raise TimeoutError("KSM did not finish a scan in 60 s")
+            time.sleep(0.01)
+        return counters()
+
+    def converge(self, most: int = 12) -> dict[str, int]:
+        """Scan until the counters stay as they are; they do when nothing writes to the memory."""
+        last: dict[str, int] = {}
+        for _ in range(most):
+            now = self.scan()
+            del now["full_scans"]
+            if now == last and now["pages_volatile"] == 0:
+                return now
+            last = now
+        raise AssertionError(f"KSM did not converge in {most} scans: {last}")

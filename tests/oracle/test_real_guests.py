@@ -1,0 +1,74 @@
+"""Memory of real guests: the engine against a dictionary of the pages' bytes, and the command against the engine."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pagedup
+from benchmarks import guests
+
+pytestmark = pytest.mark.qemu
+PAGE = 4096
+
+
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """Raw dumps of three guests that were booted just now."""
+    state = tmp_path_factory.mktemp("guests")
+    guests.build(state)
+    try:
+        guests.up(["idle1=idle", "idle2=idle", "python1=python"], "256M", state)
+        yield guests.dump(state / "dumps", "raw", state)
+    finally:
+        guests.down(state)
+
+
+def by_dictionary(memories: list[bytes], domains: list[int]) -> list[int]:
+    """The lowest frame of equal content, by the bytes themselves."""
+    lowest: dict[tuple[int, bytes], int] = {}
+    canonical: list[int] = []
+    for memory, domain in zip(memories, domains, strict=True):
+        for at in range(0, len(memory), PAGE):
+            canonical.append(lowest.setdefault((domain, memory[at : at + PAGE]), len(canonical)))
+    return canonical
+
+
+@pytest.mark.parametrize("domains", [[0, 0, 0], [0, 1, 0], [0, 1, 2]])
+def test_engine_agrees_with_a_dictionary(dumps: list[Path], domains: list[int]) -> None:
+    memories = [dump.read_bytes() for dump in dumps]
+    found = pagedup.find_duplicates(memories, domains=domains, threads=2)
+    assert np.array_equal(found.canonical, by_dictionary(memories, domains))
+    assert found.n_zero == sum(
+        not any(memory[at : at + PAGE]) for memory in memories for at in range(0, len(memory), PAGE)
+    )
+
+
+def test_large_frames_follow_from_small_ones(dumps: list[Path]) -> None:
+    memories = [dump.read_bytes() for dump in dumps]
+    small = pagedup.find_duplicates(memories)
+    for size in (16 << 10, 64 << 10, 2 << 20):
+        direct = pagedup.find_duplicates(memories, frame_size=size)
+        coarse = small.coarsen(size // PAGE)
+        assert np.array_equal(coarse.canonical, direct.canonical)
+        assert pagedup.summarize(coarse) == pagedup.summarize(direct)
+
+
+def test_command_agrees_with_the_engine(dumps: list[Path]) -> None:
+    command = [sys.executable, "-m", "pagedup", "scan", "--json", *map(str, dumps)]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    found = pagedup.find_duplicates([dump.read_bytes() for dump in dumps])
+    row = report["page_sizes"][0]
+    assert {key: row[key] for key in ("page_size", "frames", "zero", "distinct")} == {
+        "page_size": PAGE,
+        "frames": found.n_frames,
+        "zero": found.n_zero,
+        "distinct": found.n_distinct,
+    }
+    # What any such guests share: kernel and libraries across, zero pages in each.
+    assert row["saved_across_guests"] > 1000
+    assert all(guest["zero"] > 1000 for guest in report["per_guest"])
