@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,8 @@ def _view(extent: Extent | ZeroExtent, guest: int) -> memoryview | None:
         ) from None
     except (BufferError, ValueError) as error:
         raise BufferError(f"guest {guest}: its buffer cannot be read: {error}") from None
+    if "O" in re.sub(":[^:]*:", "", view.format):  # less the names of fields
+        raise TypeError(f"guest {guest}: its buffer holds Python objects, not bytes")
     if not view.c_contiguous:
         raise BufferError(f"guest {guest}: its buffer is not C-contiguous; take a contiguous one, or copy it")
     return view
