@@ -3,7 +3,7 @@
 
 Call `dedupcore.import_dedupcore()` once, at module level; after it every call here works without the GIL.
 """
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 
 cdef extern from "dedupcore_api.h":

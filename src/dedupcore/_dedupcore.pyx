@@ -1,12 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """The binding of the C core: buffers in, counts out. Nothing here computes; pagedup.sharing has the API for people."""
-cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+
+from dedupcore cimport (
+    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map,
+    dedupcore_result, dedupcore_span,
+)
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,31 +21,6 @@ cdef extern from "dedupcore_api.h" nogil:
     const char *DEDUPCORE_VERSION
     int DEDUPCORE_ABI_VERSION
     const char *DEDUPCORE_CAPSULE
-    int DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM, DEDUPCORE_ETOOBIG, DEDUPCORE_ESYS
-    unsigned DEDUPCORE_CPU_AVX2
-
-    ctypedef struct dedupcore_key:
-        pass
-    ctypedef struct dedupcore_span:
-        const void *base
-        uint64_t n_frames
-    ctypedef struct dedupcore_work:
-        uint64_t frames_signed, bytes_signed, frames_hashed, bytes_hashed, frames_compared, bytes_compared
-        uint64_t frames_not_read
-    ctypedef struct dedupcore_result:
-        uint64_t n_frames, n_zero, n_distinct
-        uint32_t zero_canonical
-        dedupcore_work work
-    ctypedef struct dedupcore_job:
-        pass
-    ctypedef struct dedupcore_guest:
-        uint64_t first, end
-        uint32_t zero_canonical
-    ctypedef struct dedupcore_guest_counts:
-        uint64_t zero, distinct, shared_across
-    ctypedef struct dedupcore_map:
-        pass
-
     const char *dedupcore_strerror(int error)
     unsigned dedupcore_cpu_detected()
     unsigned dedupcore_cpu_used()

@@ -30,6 +30,7 @@
 #include <sys/mman.h>
 
 #include "hash.h"
+#include "lead_table.h"
 #include "scan_bytes.h"
 
 enum {
@@ -38,8 +39,6 @@ enum {
     PARTITION_FRAMES = 8192,  /* a partition of this many entries and its table stay in the L2 cache */
     MAX_PARTITION_BITS = 12,  /* as many streams as partitioning can write to side by side */
     SAMPLES_AHEAD = 8,        /* frames between the fetch of samples and their use: memory's latency */
-    MIN_TABLE_BITS = 10,
-    MAX_FIRST_TABLE_BITS = 15, /* a table begins with 128 KiB at most and grows with the number of leads */
 };
 
 static const uint32_t NONE = UINT32_MAX; /* no frame's number */
@@ -55,15 +54,6 @@ typedef struct {
     const uint8_t *base; /* NULL: zero frames */
     uint64_t first;      /* number of its first frame; the next span's ends it */
 } span_start;
-
-/*
- * In a round each frame that takes part has a position: its frame number in the first round, its index in `active` later.
- * An entry stands for it in its partition. 12 bytes, since there may be one for each frame.
- */
-typedef struct {
-    uint32_t position;
-    uint32_t hash[2];
-} entry;
 
 /* A member and the lead of its group; takes the place of the entries of a partition that has been grouped. */
 typedef struct {
@@ -300,63 +290,6 @@ static void partition_task(dedupcore_job *job, uint32_t task)
             job->canonical[i] = job->total.first_zero;
         }
     }
-}
-
-/* The leads of one partition by hash: open addressing with linear probing. */
-typedef struct {
-    uint32_t *slots; /* index of an entry in its partition, plus one; 0: free */
-    unsigned bits;   /* 2^bits slots */
-    uint32_t used;
-} lead_table;
-
-static uint64_t entry_hash(const entry *e)
-{
-    uint64_t hash;
-    memcpy(&hash, e->hash, sizeof hash);
-    return hash;
-}
-
-/* The slot of the lead with this hash, or the free slot where it belongs. Uses the bits below those of the partition. */
-static uint32_t *table_find(const lead_table *table, const entry *part, uint64_t hash, unsigned partition_bits)
-{
-    uint32_t mask = ((uint32_t)1 << table->bits) - 1;
-    uint32_t at = (uint32_t)(hash << partition_bits >> (64 - table->bits));
-    while (table->slots[at] && entry_hash(part + table->slots[at] - 1) != hash)
-        at = (at + 1) & mask;
-    return table->slots + at;
-}
-
-static int table_grow(lead_table *table, const entry *part, unsigned partition_bits)
-{
-    if (table->bits == 31)
-        return DEDUPCORE_ENOMEM;
-    lead_table larger = {calloc((size_t)2 << table->bits, sizeof *larger.slots), table->bits + 1, table->used};
-    if (!larger.slots)
-        return DEDUPCORE_ENOMEM;
-    for (size_t i = 0; i >> table->bits == 0; i++) {
-        if (table->slots[i])
-            *table_find(&larger, part, entry_hash(part + table->slots[i] - 1), partition_bits) = table->slots[i];
-    }
-    free(table->slots);
-    *table = larger;
-    return 0;
-}
-
-/* An empty table for a partition of n entries; one that had to grow far is not kept, to be cleared each time. */
-static int table_clear(lead_table *table, uint32_t n)
-{
-    if (table->bits == 0 || table->bits > MAX_FIRST_TABLE_BITS) {
-        free(table->slots);
-        table->bits = MIN_TABLE_BITS;
-        while (table->bits < MAX_FIRST_TABLE_BITS && n >> (table->bits - 1))
-            table->bits++;
-        table->slots = malloc(sizeof *table->slots << table->bits);
-        if (!table->slots)
-            return DEDUPCORE_ENOMEM;
-    }
-    memset(table->slots, 0, sizeof *table->slots << table->bits);
-    table->used = 0;
-    return 0;
 }
 
 static int group_partition(dedupcore_job *job, entry *part, uint32_t n, lead_table *table, tally *t)
