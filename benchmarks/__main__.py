@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
-import platform
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import dedupcore
+from benchmarks.machine import OtherLoad, machine
 from benchmarks.measure import Outcome, exit_status
 from benchmarks.memory import NotEnoughMemory
 from benchmarks.native import CompileError
@@ -39,21 +37,11 @@ def measure(rows: Sequence[str], settings: Settings) -> list[Outcome]:
     return outcomes
 
 
-def machine() -> str:
-    """CPU, kernel, Python, and what of the CPU the engine uses."""
-    model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    cpus = len(os.sched_getaffinity(0))
-    return (
-        f"{model[1] if model else platform.machine()}, {cpus} CPUs, Linux {platform.release()},"
-        f" Python {platform.python_version()}, dedupcore {dedupcore.version} with {dedupcore.cpu_used() or 'baseline'}"
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS), metavar="ROW", help=" ".join(ROWS))
-    parser.add_argument("--rounds", type=int, default=7, help="rounds a comparison, fewer where a round is slow")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds a comparison, fewer where a round is slow")
     parser.add_argument("--dumps", type=Path, metavar="DIR", help="raw dumps of guests' RAM (default: boots guests)")
     parser.add_argument("--no-huge", action="store_true", help="hold memory in small pages (default: as QEMU does)")
     parser.add_argument("--quick", action="store_true", help="a sixteenth of the size: to try it; no fair judgement")
@@ -62,12 +50,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.rounds < 1:
         parser.error(f"--rounds {options.rounds}: at least 1 is needed")
     settings = Settings(options.rounds, options.dumps, not options.no_huge, options.quick)
+    if not set(options.only).isdisjoint(ON_REAL_MEMORY):
+        with contextlib.suppress(NoRealMemory):  # the rows that need it will say so
+            settings.dump_paths()
+    load = OtherLoad()
     try:
         outcomes = measure(sorted(set(options.only)), settings)
     except CompileError as error:
         print(f"bench: a C compiler is needed: {error}", file=sys.stderr)
         return 1
-    facts = {"machine": machine(), **settings.described}
+    facts = {"machine": machine(), "other processes": str(load), **settings.described}
     print_table(outcomes, facts)
     if options.json:
         rows = [

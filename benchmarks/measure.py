@@ -14,7 +14,7 @@ from typing import Any, Literal
 Times = dict[str, float]
 """Seconds by side, of one round."""
 
-_BUDGET = 60.0  # seconds for one comparison; fewer rounds are run where they take longer, but these at least:
+_BUDGET = 30.0  # seconds for one comparison; fewer rounds are run where they take longer, but these at least:
 _LEAST_ROUNDS = 3
 
 

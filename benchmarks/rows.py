@@ -121,7 +121,9 @@ def threads(settings: Settings) -> Iterator[Outcome]:
         cpus=2,
     )
     yield Outcome("threads", "real RAM: two threads / one", [t["one"] / t["two"] for t in times], 1.7)
-    yield Outcome("threads", "  (reading alone: two threads / one)", [t["read"] / t["read twice"] for t in times])
+    yield Outcome(
+        "threads", "(for comparison: reading, two threads / one)", [t["read"] / t["read twice"] for t in times]
+    )
 
 
 def scan(settings: Settings) -> Iterator[Outcome]:

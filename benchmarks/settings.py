@@ -23,11 +23,12 @@ class Settings:
         described: what memory was measured, for the report.
     """
 
-    rounds: int = 7
+    rounds: int = 15
     dumps: Path | None = None
     huge: bool = True
     quick: bool = False
     described: dict[str, str] = field(default_factory=dict)
+    _paths: list[Path] | str | None = None  # or why there are none
     _real: tuple[RealMemory, Composition] | None = None
 
     def scaled(self, n: int) -> int:
@@ -47,7 +48,18 @@ class Settings:
         return self._real
 
     def dump_paths(self) -> list[Path]:
-        """The files of the real RAM."""
+        """The files of the real RAM; NoRealMemory, each time for the same reason, if there are none."""
+        if self._paths is None:
+            try:
+                self._paths = self._find_dumps()
+            except realram.NoRealMemory as error:
+                self._paths = str(error)
+        if isinstance(self._paths, str):
+            raise realram.NoRealMemory(self._paths)
+        return self._paths
+
+    def _find_dumps(self) -> list[Path]:
+        self.say("looking for dumps, booting guests if there are none (some minutes, once)")
         paths = realram.dumps(self.dumps)
         size = sum(path.stat().st_size for path in paths)
         if not self.quick and (size < realram.LEAST_BYTES or len(paths) < realram.LEAST_GUESTS):
