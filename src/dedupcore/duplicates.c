@@ -38,6 +38,7 @@ enum {
     MIN_TASK_BYTES = 1 << 20, /* below this a task costs more to hand out than to run */
     PARTITION_FRAMES = 8192,  /* a partition of this many entries and its table stay in the L2 cache */
     MAX_PARTITION_BITS = 12,  /* as many streams as partitioning can write to side by side */
+    HUGE_PAGE = 2 << 20,
     SAMPLES_AHEAD = 8,        /* frames between the fetch of samples and their use: memory's latency */
 };
 
@@ -106,15 +107,28 @@ struct dedupcore_job {
 
 /* --- memory ------------------------------------------------------------------------------------------------------ */
 
-/* Zeroed pages, in huge ones if they can be had: scattered writes would otherwise miss the TLB each time. */
+/*
+ * Zeroed memory, in huge pages if they can be had: scattered writes would otherwise miss the TLB each time, and each small
+ * page costs a fault. Huge pages need an address and a size that are multiples of theirs.
+ */
 static int map_pages(pages *p, size_t size)
 {
     if (size == 0)
         return 0;
-    void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const size_t huge = size < HUGE_PAGE ? 0 : HUGE_PAGE;
+    if (huge)
+        size = (size + huge - 1) / huge * huge;
+    uint8_t *at = mmap(NULL, size + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         return DEDUPCORE_ENOMEM;
-    (void)madvise(at, size, MADV_HUGEPAGE); /* a wish; may fail */
+    if (huge) {
+        const size_t before = -(uintptr_t)at % huge;
+        if (before)
+            munmap(at, before);
+        munmap(at + before + size, huge - before);
+        at += before;
+        (void)madvise(at, size, MADV_HUGEPAGE); /* a wish; may fail */
+    }
     *p = (pages){at, size};
     return 0;
 }
