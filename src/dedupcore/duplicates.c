@@ -140,6 +140,16 @@ static void unmap_pages(pages *p)
     *p = (pages){NULL, 0};
 }
 
+/* Gives back what lies beyond the first `size` bytes. */
+static void trim_pages(pages *p, size_t size)
+{
+    const size_t keep = (size + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    if (keep < p->size) {
+        munmap((uint8_t *)p->at + keep, p->size - keep);
+        p->size = keep;
+    }
+}
+
 /* --- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The span that holds the frame. `hint`: an index to try first, often right. */
@@ -552,6 +562,8 @@ static int begin_next_round(dedupcore_job *job)
     job->active = job->members;
     job->hashes = job->entries;
     job->members = job->entries = (pages){NULL, 0};
+    trim_pages(&job->active, n * sizeof *members);
+    trim_pages(&job->hashes, n * sizeof *hashes);
     return begin_round(job, HASH, n);
 }
 

@@ -48,8 +48,8 @@ def find_duplicates(
             call.
 
     Memory must not change meanwhile; if it does, the result describes no single moment. The GIL is released. Takes at
-    most 24 bytes a frame and 16 MiB beside the buffers while it runs, the result of 4 bytes a frame included (up to 36
-    where the sampled lines of nearly all frames are equal but the frames are not).
+    most 24 bytes a frame and 16 MiB beside the buffers while it runs, the result of 4 bytes a frame included (28 where
+    nearly all frames agree in their sampled lines with a frame that they differ from).
 
     Raises:
         ValueError: a size, address, extent or number of domains that does not fit, named in the message; more than

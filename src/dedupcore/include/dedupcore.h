@@ -8,8 +8,9 @@
  *  - The memory is read, never written. If it changes while a job runs, the job stays within its bounds and ends, but the
  *    classes describe no single moment. Take a copy of memory that changes.
  *  - A job allocates scratch memory, freed by dedupcore_job_destroy: 8 bytes a frame, 12 more a frame that is not zero, and a
- *    few MiB of tables; 12 more a frame whose sampled lines are those of a frame that it differs from. `canonical`, 4 bytes
- *    a frame, is the caller's. Of the other calls only dedupcore_map_create allocates.
+ *    few MiB of tables, at its peak; in memory made for it, where nearly all frames agree in their sampled lines with a frame
+ *    that they differ from, 4 more. `canonical`, 4 bytes a frame, is the caller's. Of the other calls only
+ *    dedupcore_map_create allocates.
  *  - No call starts a thread, takes a lock, or keeps state outside of what it is handed, but for dedupcore_map_* (below).
  *
  * Errors: functions that can fail return 0 (or a count) or a negative DEDUPCORE_E*; dedupcore_strerror names it.
