@@ -12,6 +12,7 @@ from dedupcore cimport (
     dedupcore_result, dedupcore_span,
 )
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -95,6 +96,11 @@ cdef extern from *:
             ;
     }
 
+    static void count_export(Py_ssize_t *exports, Py_ssize_t change)
+    {
+        __atomic_fetch_add(exports, change, __ATOMIC_SEQ_CST);
+    }
+
     static int queue_error(task_queue *queue) { return atomic_load(&queue->error); }
 
     static const dedupcore_api api_table = {
@@ -128,6 +134,7 @@ cdef extern from *:
     int queue_run_one(task_queue *queue) noexcept nogil
     void queue_run_all(task_queue *queue) noexcept nogil
     int queue_error(task_queue *queue) noexcept nogil
+    void count_export(Py_ssize_t *exports, Py_ssize_t change) noexcept nogil
     const void *api_address "(&api_table)"
 
 
@@ -184,6 +191,15 @@ cdef bint have_key = False
 _key_lock = threading.Lock()
 
 
+def _after_fork():
+    """A thread that held the lock is not in the child."""
+    global _key_lock
+    _key_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 cdef int _check(int rc) except -1:
     if rc == DEDUPCORE_ENOMEM:
         raise MemoryError("dedupcore: out of memory")
@@ -194,13 +210,14 @@ cdef int _check(int rc) except -1:
     return rc
 
 
-cdef int _ensure_key() except -1:
-    """The process's secret key, drawn at its first use."""
+cdef int _take_key(dedupcore_key *key) except -1:
+    """A copy of the process's secret key, drawn at its first use: set_key may replace it while a job runs."""
     global have_key
     with _key_lock:
         if not have_key:
             _check(dedupcore_key_random(&process_key))
             have_key = True
+        key[0] = process_key
     return 0
 
 
@@ -263,11 +280,15 @@ cdef class _Queue:
 cdef int _run_phase(_Queue queue, str phase, uint32_t n_tasks, pool, int helpers, progress) except -1:
     """Runs the queue's tasks here and on the pool's threads; stops them and raises when a signal or a task says so."""
     cdef bint more = True
-    futures = [pool.submit(queue.run) for _ in range(helpers)] if pool is not None else ()
+    cdef uint32_t done = 0
+    futures = []
     try:
+        for _ in range(helpers):
+            futures.append(pool.submit(queue.run))
         while more:
+            done = queue_done(&queue.tasks)
             if progress is not None:
-                progress(phase, queue_done(&queue.tasks), n_tasks)
+                progress(phase, done, n_tasks)
             PyErr_CheckSignals()
             with nogil:
                 more = queue_run_one(&queue.tasks)
@@ -276,7 +297,10 @@ cdef int _run_phase(_Queue queue, str phase, uint32_t n_tasks, pool, int helpers
             queue_stop(&queue.tasks)
         for future in futures:
             future.result()
-    return _check(queue_error(&queue.tasks))
+    _check(queue_error(&queue.tasks))
+    if progress is not None and done < n_tasks:  # the pool's threads had the last of them
+        progress(phase, n_tasks, n_tasks)
+    return 0
 
 
 def find_duplicates(spans, canonical, *, size_t frame_size, int threads=1, progress=None):
@@ -290,20 +314,21 @@ def find_duplicates(spans, canonical, *, size_t frame_size, int threads=1, progr
     cdef _Spans memory = _Spans(spans, frame_size) if frame_size else None
     cdef _Queue queue = _Queue()
     cdef dedupcore_job *job = NULL
+    cdef dedupcore_key key
     cdef dedupcore_result r
     cdef uint32_t n_tasks = 0
     cdef int rc
     cdef Py_buffer out
     if frame_size == 0:
         raise ValueError("dedupcore: frame_size is 0")
-    _ensure_key()
+    _take_key(&key)
     PyObject_GetBuffer(canonical, &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
     pool = None
     try:
         if out.itemsize != 4 or <uint64_t>(out.len // 4) != memory.n_frames:
             raise ValueError(f"canonical must hold {memory.n_frames} items of 4 bytes, not {out.len // out.itemsize}"
                              f" of {out.itemsize}")
-        _check(dedupcore_job_create(&job, memory.spans, memory.n_spans, frame_size, &process_key, <uint32_t *>out.buf))
+        _check(dedupcore_job_create(&job, memory.spans, memory.n_spans, frame_size, &key, <uint32_t *>out.buf))
         while True:
             with nogil:
                 rc = dedupcore_job_next(job, &n_tasks)
@@ -335,6 +360,7 @@ def count(const uint32_t[::1] canonical, guests, uint32_t[::1] copies, uint32_t[
     call. Returns (zero, distinct, shared_across) for each guest. Raises ValueError when sizes do not fit.
     """
     cdef Py_ssize_t n = canonical.shape[0], n_guests = len(guests), i
+    cdef uint32_t highest = 0
     cdef dedupcore_guest *c_guests = <dedupcore_guest *>calloc(n_guests + 1, sizeof(dedupcore_guest))
     cdef dedupcore_guest_counts *counts = <dedupcore_guest_counts *>calloc(n_guests + 1, sizeof(dedupcore_guest_counts))
     cdef uint32_t *scratch = <uint32_t *>calloc(n + 1, sizeof(uint32_t))
@@ -346,9 +372,11 @@ def count(const uint32_t[::1] canonical, guests, uint32_t[::1] copies, uint32_t[
             raise MemoryError
         if copies.shape[0] != n or owners.shape[0] != n:
             raise ValueError(f"copies and owners must have {n} items, one a frame")
-        for i in range(n):
-            if canonical[i] >= <uint64_t>n:
-                raise ValueError(f"canonical[{i}] is {canonical[i]}, but there are {n} frames")
+        with nogil:
+            for i in range(n):
+                highest = max(highest, c_canonical[i])
+        if n and highest >= <uint64_t>n:
+            raise ValueError(f"canonical has the frame {highest}, but there are {n} frames")
         for i, (first, end, zero) in enumerate(guests):
             if not 0 <= first <= end <= n:
                 raise ValueError(f"guest {i} has frames {first} to {end}, but there are {n}")
@@ -376,7 +404,8 @@ cdef class MappedFile:
 
     cdef dedupcore_map *map
     cdef Py_ssize_t size
-    cdef Py_ssize_t exports
+    cdef Py_ssize_t exports  # changed atomically: without the GIL, threads share the mapping
+    cdef bint shrank_before_close
 
     def __cinit__(self, int fd, Py_ssize_t size):
         if size <= 0:
@@ -388,10 +417,10 @@ cdef class MappedFile:
         if not self.map:
             raise ValueError("the mapping is closed")
         PyBuffer_FillInfo(view, self, <void *>dedupcore_map_base(self.map), self.size, 1, flags)
-        self.exports += 1
+        count_export(&self.exports, 1)
 
     def __releasebuffer__(self, Py_buffer *view):
-        self.exports -= 1
+        count_export(&self.exports, -1)
 
     def __len__(self):
         return self.size
@@ -399,12 +428,13 @@ cdef class MappedFile:
     @property
     def shrank(self):
         """Whether a page was read that the file had lost."""
-        return self.map != NULL and dedupcore_map_shrank(self.map) != 0
+        return dedupcore_map_shrank(self.map) != 0 if self.map else self.shrank_before_close
 
     def close(self):
         """Unmap. Raises BufferError while a memoryview or array still uses it; closing again does nothing."""
         if self.exports:
             raise BufferError(f"{self.exports} buffers of the mapping are still in use")
+        self.shrank_before_close = self.shrank
         dedupcore_map_destroy(self.map)
         self.map = NULL
 

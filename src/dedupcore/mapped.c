@@ -33,7 +33,8 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
 {
     const uintptr_t at = (uintptr_t)info->si_addr, page = (uintptr_t)sysconf(_SC_PAGESIZE);
     const int saved_errno = errno;
-    for (dedupcore_map *map = atomic_load(&maps); map; map = map->next) {
+    /* Not a signal that somebody sent, and not a hardware memory error. */
+    for (dedupcore_map *map = info->si_code == BUS_ADRERR ? atomic_load(&maps) : NULL; map; map = map->next) {
         const uintptr_t base = atomic_load(&map->base);
         if (base && at >= base && at - base < atomic_load(&map->size)) {
             void *place = (void *)(at & ~(page - 1));
@@ -45,25 +46,43 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
         }
     }
     errno = saved_errno;
+    const int sent = info->si_code <= 0; /* by kill and the like: nothing faults again */
     if (previous.sa_flags & SA_SIGINFO) {
         previous.sa_sigaction(signal, info, context);
+    } else if (previous.sa_handler == SIG_IGN && sent) {
+        return;
     } else if (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN) {
         /* Nobody's: the read faults again and the default action ends the process, as it would have without us. */
         struct sigaction fall_back = {.sa_handler = SIG_DFL};
         sigaction(SIGBUS, &fall_back, NULL);
+        if (sent)
+            raise(signal);
     } else {
         previous.sa_handler(signal);
     }
+}
+
+/* A child must not inherit the lock from a thread that it does not have. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&lock);
 }
 
 static int install(void)
 {
     struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     sigemptyset(&action.sa_mask);
-    if (!installed && sigaction(SIGBUS, &action, &previous))
+    if (installed)
+        return 0;
+    if (sigaction(SIGBUS, &action, &previous))
         return DEDUPCORE_ESYS;
     installed = 1;
-    return 0;
+    return pthread_atfork(before_fork, after_fork, after_fork) ? DEDUPCORE_ENOMEM : 0;
 }
 
 /* A node that is free, or a new one. Called with the lock held. */

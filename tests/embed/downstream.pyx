@@ -1,0 +1,82 @@
+# cython: language_level=3
+"""An extension as others would write it: finds duplicates among the frames of a buffer, without the GIL."""
+cimport dedupcore
+from libc.stdint cimport uint32_t
+
+dedupcore.import_dedupcore()
+
+
+def find(const unsigned char[::1] memory, size_t frame_size, unsigned long long seed):
+    cdef size_t n = memory.shape[0] // frame_size
+    cdef uint32_t[::1] canonical
+    cdef dedupcore.dedupcore_key key
+    cdef dedupcore.dedupcore_span span
+    cdef dedupcore.dedupcore_result result
+    cdef int rc
+    import array
+    canonical = array.array("I", bytes(4 * n))
+    span.base = &memory[0]
+    span.n_frames = n
+    with nogil:
+        dedupcore.key_seeded(&key, seed)
+        rc = dedupcore.find_duplicates(&span, 1, frame_size, &key, &canonical[0], &result)
+    if rc:
+        raise ValueError(dedupcore.strerror(rc).decode())
+    return list(canonical), result.n_zero, result.n_distinct, result.work.frames_compared
+
+
+def step_by_step(const unsigned char[::1] memory, size_t frame_size):
+    """The job's calls one by one; returns the phases."""
+    cdef size_t n = memory.shape[0] // frame_size
+    cdef uint32_t[::1] canonical
+    cdef dedupcore.dedupcore_key key
+    cdef dedupcore.dedupcore_span span
+    cdef dedupcore.dedupcore_result result
+    cdef dedupcore.dedupcore_job *job = NULL
+    cdef uint32_t n_tasks, task
+    import array
+    canonical = array.array("I", bytes(4 * n))
+    span.base = &memory[0]
+    span.n_frames = n
+    assert dedupcore.key_random(&key) == 0
+    assert dedupcore.job_create(&job, &span, 1, frame_size, &key, &canonical[0]) == 0
+    assert dedupcore.job_result(job, &result) == dedupcore.DEDUPCORE_ESTATE
+    phases = []
+    while dedupcore.job_next(job, &n_tasks) == 1:
+        phases.append(dedupcore.job_phase(job).decode())
+        for task in range(n_tasks):
+            assert dedupcore.job_run(job, task) == 0
+    assert dedupcore.job_result(job, &result) == 0
+    dedupcore.job_destroy(job)
+    return phases, list(canonical)
+
+
+def count(canonicals, guests):
+    cdef uint32_t canonical[16]
+    cdef uint32_t copies[16]
+    cdef uint32_t owners[16]
+    cdef uint32_t scratch[16]
+    cdef dedupcore.dedupcore_guest held[4]
+    cdef dedupcore.dedupcore_guest_counts counts[4]
+    cdef int i
+    for i in range(16):
+        copies[i] = owners[i] = scratch[i] = 0
+        canonical[i] = canonicals[i] if i < len(canonicals) else 0
+    for i, (first, end) in enumerate(guests):
+        held[i].first, held[i].end, held[i].zero_canonical = first, end, <uint32_t>0xffffffff
+    with nogil:
+        dedupcore.count(canonical, held, 2, copies, owners, scratch, counts)
+    return [copies[i] for i in range(len(canonicals))], [counts[i].distinct for i in range(2)]
+
+
+def first_byte(int fd, size_t size):
+    cdef dedupcore.dedupcore_map *map = NULL
+    if dedupcore.map_create(&map, fd, size):
+        raise OSError("cannot be mapped")
+    byte, shrank = (<const unsigned char *>dedupcore.map_base(map))[0], dedupcore.map_shrank(map)
+    dedupcore.map_destroy(map)
+    return byte, shrank
+
+
+def cpu():
+    return dedupcore.cpu_used(), dedupcore.cpu_detected(), dedupcore.cpu_name(dedupcore.DEDUPCORE_CPU_AVX2).decode()

@@ -1,0 +1,129 @@
+/* Uses all of dedupcore.h, as a simulator would that links libdedupcore.a. Exits 0 if everything is as it should be. */
+#define _GNU_SOURCE
+#include <dedupcore.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+            exit(1); \
+        } \
+    } while (0)
+
+enum { SIZE = 4096, FRAMES = 6, GUESTS = 2 };
+
+static void *run_tasks(void *at)
+{
+    dedupcore_job *job = at;
+    CHECK(dedupcore_job_run(job, 0) == 0);
+    return NULL;
+}
+
+int main(void)
+{
+    /* Two guests: A 0 B | A B B, the last from a span of its own. */
+    static unsigned char memory[5 * SIZE], more[SIZE + 1];
+    memset(memory, 'A', SIZE);
+    memset(memory + 2 * SIZE, 'B', SIZE);
+    memset(memory + 3 * SIZE, 'A', SIZE);
+    memset(memory + 4 * SIZE, 'B', SIZE);
+    memset(more, 'B', sizeof more);
+    const dedupcore_span spans[] = {{memory, 5}, {NULL, 0}, {more + 1, 1}};
+    static const uint32_t expected[FRAMES] = {0, 1, 2, 0, 2, 2};
+
+    dedupcore_key key;
+    uint32_t canonical[FRAMES];
+    dedupcore_result result;
+    CHECK(dedupcore_key_random(&key) == 0);
+    dedupcore_key_seeded(&key, 1);
+    CHECK(dedupcore_find_duplicates(spans, 3, SIZE, &key, canonical, &result) == 0);
+    CHECK(memcmp(canonical, expected, sizeof expected) == 0);
+    CHECK(result.n_frames == 6 && result.n_zero == 1 && result.n_distinct == 2 && result.zero_canonical == 1);
+    CHECK(result.work.frames_signed == 6 && result.work.frames_compared == 3);
+
+    /* The same, step by step, each phase's first task on a thread of its own. */
+    dedupcore_job *job;
+    uint32_t tasks;
+    int rc, phases = 0;
+    memset(canonical, 0xff, sizeof canonical);
+    CHECK(dedupcore_job_create(&job, spans, 3, SIZE, &key, canonical) == 0);
+    CHECK(dedupcore_job_result(job, &result) == DEDUPCORE_ESTATE);
+    CHECK(strcmp(dedupcore_job_phase(job), "created") == 0);
+    while ((rc = dedupcore_job_next(job, &tasks)) == 1) {
+        pthread_t thread;
+        CHECK(tasks >= 1);
+        CHECK(dedupcore_job_run(job, tasks) == DEDUPCORE_EINVAL);
+        CHECK(pthread_create(&thread, NULL, run_tasks, job) == 0);
+        for (uint32_t task = 1; task < tasks; task++)
+            CHECK(dedupcore_job_run(job, task) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+        phases++;
+    }
+    CHECK(rc == 0 && phases == 4 && strcmp(dedupcore_job_phase(job), "done") == 0);
+    CHECK(dedupcore_job_next(job, &tasks) == 0 && tasks == 0);
+    CHECK(dedupcore_job_run(job, 0) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_job_result(job, &result) == 0 && result.n_distinct == 2);
+    CHECK(memcmp(canonical, expected, sizeof expected) == 0);
+    dedupcore_job_destroy(job);
+
+    /* A job may be given up at any time. */
+    CHECK(dedupcore_job_create(&job, spans, 3, SIZE, &key, canonical) == 0);
+    CHECK(dedupcore_job_next(job, &tasks) == 1);
+    dedupcore_job_destroy(job);
+    dedupcore_job_destroy(NULL);
+
+    /* Errors. */
+    const dedupcore_span many[] = {{NULL, DEDUPCORE_MAX_FRAMES}, {NULL, 1}};
+    const size_t bad[] = {0, 4, 12, 4095, (size_t)DEDUPCORE_MAX_FRAME_SIZE * 2};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        job = (dedupcore_job *)&key;
+        CHECK(dedupcore_job_create(&job, spans, 3, bad[i], &key, canonical) == DEDUPCORE_EINVAL && !job);
+    }
+    CHECK(dedupcore_find_duplicates(many, 2, SIZE, &key, canonical, &result) == DEDUPCORE_ETOOBIG);
+    CHECK(dedupcore_find_duplicates(NULL, 0, SIZE, &key, NULL, &result) == 0);
+    CHECK(result.n_frames == 0 && result.zero_canonical == UINT32_MAX);
+    for (int error = -6; error <= 1; error++)
+        CHECK(*dedupcore_strerror(error));
+    CHECK(strcmp(dedupcore_strerror(DEDUPCORE_ENOMEM), dedupcore_strerror(DEDUPCORE_EINVAL)) != 0);
+    CHECK(strcmp(dedupcore_strerror(-99), "unknown error") == 0);
+
+    /* Guests. */
+    const dedupcore_guest guests[GUESTS] = {{0, 3, 1}, {3, 6, 1}};
+    uint32_t copies[FRAMES] = {0}, owners[FRAMES] = {0}, scratch[FRAMES] = {0};
+    dedupcore_guest_counts counts[GUESTS];
+    dedupcore_count(canonical, guests, GUESTS, copies, owners, scratch, counts);
+    CHECK(copies[0] == 2 && copies[1] == 1 && copies[2] == 3 && copies[3] == 0);
+    CHECK(owners[0] == 2 && owners[1] == 1 && owners[2] == 2 && owners[5] == 0);
+    CHECK(counts[0].zero == 1 && counts[0].distinct == 2 && counts[0].shared_across == 2);
+    CHECK(counts[1].zero == 0 && counts[1].distinct == 2 && counts[1].shared_across == 3);
+
+    /* The CPU. */
+    CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);
+    CHECK(setenv("DEDUPCORE_DISABLE_CPU", "all", 1) == 0 && dedupcore_cpu_used() == 0);
+    CHECK(strcmp(dedupcore_cpu_name(DEDUPCORE_CPU_AVX2), "avx2") == 0 && !dedupcore_cpu_name(1u << 31));
+    CHECK(dedupcore_find_duplicates(spans, 3, SIZE, &key, canonical, &result) == 0 && result.n_distinct == 2);
+
+    /* A file that shrinks. */
+    char path[] = "/tmp/dedupcore-XXXXXX";
+    dedupcore_map *map;
+    int fd = mkstemp(path);
+    CHECK(fd >= 0 && unlink(path) == 0 && ftruncate(fd, 16 * SIZE) == 0 && pwrite(fd, "x", 1, 0) == 1);
+    CHECK(dedupcore_map_create(&map, fd, 0) == DEDUPCORE_EINVAL && !map);
+    CHECK(dedupcore_map_create(&map, -1, SIZE) == DEDUPCORE_ESYS && !map);
+    CHECK(dedupcore_map_create(&map, fd, 16 * SIZE) == 0);
+    const volatile char *mapped = dedupcore_map_base(map);
+    CHECK(mapped[0] == 'x' && !dedupcore_map_shrank(map));
+    CHECK(ftruncate(fd, 0) == 0 && mapped[5 * SIZE] == 0 && dedupcore_map_shrank(map));
+    dedupcore_map_destroy(map);
+    dedupcore_map_destroy(NULL);
+    close(fd);
+    puts(DEDUPCORE_VERSION);
+    return 0;
+}

@@ -1,0 +1,93 @@
+"""When memory runs out: MemoryError, nothing lost, and the process goes on."""
+
+import pytest
+
+from tests.processes import run_python, under_sanitizer
+
+pytestmark = pytest.mark.skipif(under_sanitizer(), reason="the sanitizers reserve terabytes of addresses")
+
+# On one thread: CPython waits for ever for a new thread that had no memory to begin with (Thread.start).
+# Allows more and more memory beyond what is in use until the call succeeds; prints how often it failed.
+STARVE = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pagedup import find_duplicates
+
+kind, n = sys.argv[1], int(sys.argv[2])
+memory = np.full((n, 64), 3, np.uint64)
+memory[:, 0 if kind == "unique" else 40] = np.arange(1, n + 1, dtype=np.uint64)
+if kind == "deep":
+    memory[1:, 20] = 4
+whole = memory.reshape(-1)
+
+def call():
+    return find_duplicates(whole, frame_size=512, threads=1)
+
+def used():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+expected = call().canonical.tolist()
+before = used()
+failures = 0
+for extra in range(0, 64 << 20, 256 << 10):
+    resource.setrlimit(resource.RLIMIT_AS, (before + extra, resource.RLIM_INFINITY))
+    try:
+        found = call()
+    except MemoryError:
+        failures += 1
+        found = None
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if found is not None:
+        break
+assert found.canonical.tolist() == expected
+assert used() - before < 16 << 20, "the calls that failed kept their memory"
+assert call().canonical.tolist() == expected
+print(failures)
+"""
+
+
+@pytest.mark.parametrize("kind", ["unique", "alike", "deep"])
+def test_no_scratch_memory(kind: str) -> None:
+    done = run_python(STARVE, kind, 1 << 17)
+    assert done.returncode == 0, done.stderr
+    # 20 bytes of scratch a frame, in steps of 256 KiB: it failed in each of its allocations.
+    assert int(done.stdout) >= 8
+
+
+def test_no_memory_for_the_result() -> None:
+    done = run_python(
+        """
+        import resource
+        from pagedup import ZeroExtent, find_duplicates
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 32, resource.RLIM_INFINITY))
+        try:
+            find_duplicates([ZeroExtent(0, 8 * (2**32 - 1))], frame_size=8)
+        except MemoryError as error:
+            print("refused")
+        print(find_duplicates(bytes(4096)).n_zero)
+        """
+    )
+    assert (done.stdout.split(), done.returncode) == (["refused", "1"], 0), done.stderr
+
+
+def test_no_memory_to_map_a_file(tmp_path) -> None:
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(8 << 30)
+    done = run_python(
+        """
+        import errno, resource, sys
+        from dedupcore import MappedFile
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 32, resource.RLIM_INFINITY))
+        file = open(sys.argv[1], "rb")
+        try:
+            MappedFile(file.fileno(), 8 << 30)
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+        print(len(memoryview(MappedFile(file.fileno(), 4096))))
+        """,
+        image,
+    )
+    assert (done.stdout.split(), done.returncode) == (["ENOMEM", "4096"], 0), done.stderr

@@ -1,0 +1,15 @@
+"""The guard's program, built once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.guard import guard
+
+
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """frames.c with the installed library."""
+    program = tmp_path_factory.mktemp("guard") / "frames"
+    guard.build(program)
+    return program

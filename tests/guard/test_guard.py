@@ -1,0 +1,131 @@
+"""The engine does the work it must and no more; and the guard that says so notices when it does more."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import dedupcore
+from tests.guard import guard
+from tests.processes import CORE, succeed
+
+OPTIMIZED = not any(
+    os.environ.get(f"DEDUPCORE_{kind}", "0") not in ("", "0") for kind in ("SANITIZE", "DEBUG", "COVERAGE")
+)
+counted = pytest.mark.skipif(not OPTIMIZED, reason="instructions are counted in optimized builds")
+
+
+def rungs() -> list[str]:
+    return ["baseline", *dedupcore.cpu_detected()]
+
+
+@pytest.mark.parametrize("n", [2, 255, 256, 257, 513, guard.FRAMES, guard.FRAMES + 1, 30000])
+@pytest.mark.parametrize("data_set", guard.DATA_SETS)
+def test_exact_work(frames: Path, data_set: str, n: int) -> None:
+    if data_set == "pairs" and n % 2:
+        n += 1
+    if data_set == "names" and n < 3:
+        n = 3
+    guard.check_work(frames, data_set, n)
+
+
+@pytest.mark.parametrize("data_set", guard.DATA_SETS)
+def test_exact_work_on_every_rung(frames: Path, data_set: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for disabled in ["all", "avx2", ""]:
+        monkeypatch.setenv("DEDUPCORE_DISABLE_CPU", disabled)
+        guard.check_work(frames, data_set)
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize("rung", ["baseline", "avx2"])
+@pytest.mark.parametrize("data_set", guard.DATA_SETS)
+def test_instructions(frames: Path, data_set: str, rung: str, tmp_path: Path) -> None:
+    if rung not in rungs():
+        pytest.skip(f"this CPU has no {rung}")
+    guard.check_instructions(frames, data_set, rung, tmp_path)
+
+
+# --- the guard guards --------------------------------------------------------------------------------------------
+
+
+def build_with(folder: Path, old: str, new: str) -> Path:
+    """The guard's program with a copy of the engine, compiled as the wheel's is, in which `old` became `new`."""
+    copy = folder / "core"
+    shutil.copytree(CORE, copy, ignore=shutil.ignore_patterns("*.so", "*.a", "__pycache__"))
+    files = [file for file in sorted(copy.glob("*.[ch]")) if old in file.read_text()]
+    assert len(files) == 1, f"{len(files)} files have: {old}"
+    source = files[0].read_text()
+    assert source.count(old) == 1, f"{files[0].name} has {source.count(old)} times: {old}"
+    files[0].write_text(source.replace(old, new))
+    flags = ["-O3", "-DNDEBUG", "-std=c11", "-fPIC", "-fvisibility=hidden", "-fno-wrapv"]
+    objects = []
+    for c in sorted(copy.glob("*.c")):
+        objects.append(str(c.with_suffix(".o")))
+        succeed(["gcc", *flags, f"-I{copy}/include", f"-I{copy}", "-c", "-o", objects[-1], str(c)])
+    library = folder / "libdedupcore.a"
+    succeed(["ar", "rcs", str(library), *objects])
+    program = folder / "frames"
+    guard.build(program, library=library)
+    return program
+
+
+SIGN = "uint64_t hash = sign_samples(&job->signer, base + i * size);"
+
+
+def test_planted_work_is_noticed(tmp_path: Path) -> None:
+    """Frames that are alike are all hashed in full."""
+    old = "return job->round == 1 && job->frame_size >= SAMPLED_FRAME_SIZE;"
+    program = build_with(tmp_path, old, "(void)job; return 0;")
+    guard.check_work(program, "unique")
+    guard.check_work(program, "pairs")
+    with pytest.raises(AssertionError, match="frames_hashed"):
+        guard.check_work(program, "alike")
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize(
+    ("old", "new", "data_set", "rung"),
+    [
+        pytest.param(
+            SIGN,
+            f"{SIGN} if (!hash_frame(base + i * size, size, base, 0, job->key)) return;",
+            "unique",
+            "baseline",
+            id="every frame hashed in full",
+        ),
+        pytest.param(
+            "hash << partition_bits >> (64 - table->bits)",
+            "hash % 1021",
+            "unique",
+            "baseline",
+            id="a table that clusters",
+        ),
+        pytest.param(
+            "size_t equal = equal_bytes(job, a, b, next_a, next_b);",
+            "size_t equal = equal_bytes(job, a, b, a, b); equal = equal_bytes(job, a, b, next_a, next_b);",
+            "pairs",
+            "baseline",
+            id="every pair compared twice",
+        ),
+        pytest.param("if (cpu & DEDUPCORE_CPU_AVX2)", "if (cpu > 9)", "zero", "avx2", id="a rung lost"),
+    ],
+)
+def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: str, tmp_path: Path) -> None:
+    if rung not in rungs():
+        pytest.skip(f"this CPU has no {rung}")
+    program = build_with(tmp_path, old, new)
+    guard.check_work(program, data_set)  # the counters are as before: only the instructions tell
+    with pytest.raises(AssertionError, match="instructions a frame; at most"):
+        guard.check_instructions(program, data_set, rung, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
+def test_nothing_planted_is_not_noticed(tmp_path: Path) -> None:
+    program = build_with(tmp_path, SIGN, SIGN)
+    guard.check_work(program, "alike")
+    guard.check_instructions(program, "unique", "baseline", tmp_path)
+    guard.check_instructions(program, "alike", "baseline", tmp_path)

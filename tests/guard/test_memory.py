@@ -1,0 +1,64 @@
+"""The memory that a call takes beyond the buffers, at its peak, result included."""
+
+import pytest
+
+from tests.processes import run_python, under_sanitizer
+
+MIB = 1 << 20
+
+# argv: kind of data, frames, frame size. Prints the bytes that the call took at its peak beyond what was there before.
+MEASURE = """
+import gc, re, sys
+from pathlib import Path
+import numpy as np
+from pagedup import find_duplicates
+
+kind, n, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+memory = np.full((n, size // 8), 3, np.uint64)
+column = {"alike": size // 16, "deep": size // 16 + 32}.get(kind, 0)
+memory[:, column] = np.arange(1, n + 1, dtype=np.uint64)
+if kind == "deep":
+    memory[1:, size // 16] = 4
+if kind == "pairs":
+    memory[n // 2 :] = memory[: n // 2]
+if kind == "equal":
+    memory[:] = 7
+guests, domains = [memory.reshape(-1)], None
+if kind == "domains":
+    guests, domains = [memory[: n // 2], memory[:1], memory[n // 2 :]], [1, 2, 1]
+find_duplicates(memory[:1], frame_size=size)  # what is imported and allocated once
+
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+before = status("VmRSS")
+found = find_duplicates(guests, domains=domains, frame_size=size, threads=2)
+peak = status("VmHWM")
+assert found.n_frames in (n, n + 1)
+print(peak - before)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+@pytest.mark.parametrize(
+    ("kind", "n", "size", "per_frame"),
+    [
+        ("unique", 1 << 20, 512, 24),
+        ("unique", 1 << 20, 64, 24),
+        ("unique", 4 << 20, 8, 24),
+        ("pairs", 1 << 20, 512, 24),
+        ("equal", 1 << 20, 512, 24),
+        ("domains", 16 << 20, 16, 24),
+        ("alike", 1 << 20, 512, 36),
+        ("deep", 1 << 20, 1024, 36),
+    ],
+)
+def test_peak(kind: str, n: int, size: int, per_frame: int) -> None:
+    done = run_python(MEASURE, kind, n, size)
+    assert done.returncode == 0, done.stderr
+    taken = int(done.stdout)
+    print(f"{kind}: {taken / n:.1f} bytes a frame")
+    assert taken <= per_frame * n + 16 * MIB
+    assert taken >= 20 * n, "what is measured is not the peak"
