@@ -12,6 +12,7 @@ cdef extern from "dedupcore_api.h":
     int DEDUPCORE_ETOOBIG
     int DEDUPCORE_ESTATE
     int DEDUPCORE_ESYS
+    int DEDUPCORE_ECHANGED
     unsigned DEDUPCORE_CPU_AVX2
 
     ctypedef struct dedupcore_key:

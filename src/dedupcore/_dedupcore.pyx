@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """The binding of the C core: buffers in, counts out. Nothing here computes; pagedup.sharing has the API for people."""
+cimport cython
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
@@ -8,8 +9,8 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from dedupcore cimport (
-    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map,
-    dedupcore_result, dedupcore_span,
+    DEDUPCORE_ECHANGED, DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, dedupcore_guest, dedupcore_guest_counts, dedupcore_job,
+    dedupcore_key, dedupcore_map, dedupcore_result, dedupcore_span,
 )
 
 import os
@@ -46,6 +47,7 @@ cdef extern from "dedupcore_api.h" nogil:
 cdef extern from *:
     """
     #include <stdatomic.h>
+    #include <time.h>
 
     /* The phase's tasks, handed out one by one to whichever thread asks. */
     typedef struct {
@@ -96,9 +98,17 @@ cdef extern from *:
             ;
     }
 
-    static void count_export(Py_ssize_t *exports, Py_ssize_t change)
+    /* Runs tasks for about so long; 0 when there is none left. */
+    static int queue_run_for(task_queue *queue, double seconds)
     {
-        __atomic_fetch_add(exports, change, __ATOMIC_SEQ_CST);
+        struct timespec start, now;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        do {
+            if (!queue_run_one(queue))
+                return 0;
+            clock_gettime(CLOCK_MONOTONIC, &now);
+        } while ((double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec) < seconds);
+        return 1;
     }
 
     static int queue_error(task_queue *queue) { return atomic_load(&queue->error); }
@@ -127,14 +137,13 @@ cdef extern from *:
     };
     """
     ctypedef struct task_queue:
-        pass
+        uint32_t n_tasks
     void queue_start(task_queue *queue, dedupcore_job *job, uint32_t n_tasks) noexcept nogil
     void queue_stop(task_queue *queue) noexcept nogil
     uint32_t queue_done(task_queue *queue) noexcept nogil
-    int queue_run_one(task_queue *queue) noexcept nogil
+    int queue_run_for(task_queue *queue, double seconds) noexcept nogil
     void queue_run_all(task_queue *queue) noexcept nogil
     int queue_error(task_queue *queue) noexcept nogil
-    void count_export(Py_ssize_t *exports, Py_ssize_t change) noexcept nogil
     const void *api_address "(&api_table)"
 
 
@@ -203,6 +212,8 @@ os.register_at_fork(after_in_child=_after_fork)
 cdef int _check(int rc) except -1:
     if rc == DEDUPCORE_ENOMEM:
         raise MemoryError("dedupcore: out of memory")
+    if rc == DEDUPCORE_ECHANGED:
+        raise RuntimeError("the memory changes while it is read; take a copy of it, and group that")
     if rc == DEDUPCORE_ESYS:
         PyErr_SetFromErrno(OSError)
     elif rc < 0:
@@ -269,38 +280,70 @@ cdef class _Spans:
         free(self.spans)
 
 
-cdef class _Queue:
+cdef class _Job:
+    """A job with all that it points into, so that a thread at work keeps it alive, whatever becomes of the call."""
+
+    cdef dedupcore_job *job
+    cdef dedupcore_key key
+    cdef _Spans memory
+    cdef Py_buffer canonical
     cdef task_queue tasks
 
-    def run(self):
+    def __cinit__(self, spans, canonical, size_t frame_size):
+        self.memory = _Spans(spans, frame_size)
+        PyObject_GetBuffer(canonical, &self.canonical, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+        if self.canonical.itemsize != 4 or <uint64_t>(self.canonical.len // 4) != self.memory.n_frames:
+            raise ValueError(f"canonical must hold {self.memory.n_frames} items of 4 bytes, not"
+                             f" {self.canonical.len // self.canonical.itemsize} of {self.canonical.itemsize}")
+        _take_key(&self.key)
+        _check(dedupcore_job_create(&self.job, self.memory.spans, self.memory.n_spans, frame_size, &self.key,
+                                    <uint32_t *>self.canonical.buf))
+
+    def __dealloc__(self):
+        with nogil:
+            dedupcore_job_destroy(self.job)
+        PyBuffer_Release(&self.canonical)  # does nothing if there is none
+
+    def work(self):
+        """Run tasks until none is left."""
         with nogil:
             queue_run_all(&self.tasks)
 
-
-cdef int _run_phase(_Queue queue, str phase, uint32_t n_tasks, pool, int helpers, progress) except -1:
-    """Runs the queue's tasks here and on the pool's threads; stops them and raises when a signal or a task says so."""
-    cdef bint more = True
-    cdef uint32_t done = 0
-    futures = []
-    try:
-        for _ in range(helpers):
-            futures.append(pool.submit(queue.run))
-        while more:
-            done = queue_done(&queue.tasks)
-            if progress is not None:
-                progress(phase, done, n_tasks)
-            PyErr_CheckSignals()
-            with nogil:
-                more = queue_run_one(&queue.tasks)
-    finally:
+    cdef bint next_phase(self) except -1:
+        cdef uint32_t n_tasks = 0
+        cdef int rc
         with nogil:
-            queue_stop(&queue.tasks)
-        for future in futures:
-            future.result()
-    _check(queue_error(&queue.tasks))
-    if progress is not None and done < n_tasks:  # the pool's threads had the last of them
-        progress(phase, n_tasks, n_tasks)
-    return 0
+            rc = dedupcore_job_next(self.job, &n_tasks)
+        queue_start(&self.tasks, self.job, n_tasks)
+        return _check(rc)
+
+    cdef int run_phase(self, pool, int helpers, progress) except -1:
+        """Run its tasks, here and on the pool's threads; stop them and raise when a signal or a task says so."""
+        cdef bint more = True
+        cdef uint32_t done = 0, n_tasks = self.tasks.n_tasks
+        phase = dedupcore_job_phase(self.job).decode()
+        futures = []
+        try:
+            for _ in range(helpers):
+                try:
+                    futures.append(pool.submit(self.work))
+                except RuntimeError:  # no more threads can be started: go on with those that are
+                    break
+            while more:
+                done = queue_done(&self.tasks)
+                if progress is not None:
+                    progress(phase, done, n_tasks)
+                PyErr_CheckSignals()
+                with nogil:
+                    more = queue_run_for(&self.tasks, 0.05)
+        finally:
+            queue_stop(&self.tasks)
+            for future in futures:
+                future.result()
+        _check(queue_error(&self.tasks))
+        if progress is not None and done < n_tasks:
+            progress(phase, n_tasks, n_tasks)
+        return 0
 
 
 def find_duplicates(spans, canonical, *, size_t frame_size, int threads=1, progress=None):
@@ -309,43 +352,26 @@ def find_duplicates(spans, canonical, *, size_t frame_size, int threads=1, progr
     spans: (buffer, offset in bytes, number of frames) each, buffer None for frames known to be zero. canonical: a
     writable contiguous buffer of uint32, one a frame; receives each frame's canonical frame number. progress(phase,
     done, total) is called from this thread, which works, too; what it raises ends the call. Returns a Result. Raises
-    ValueError for a frame size or a span out of range, MemoryError.
+    ValueError for a frame size, a span or a number of threads out of range, MemoryError, and RuntimeError when the
+    memory changes so much meanwhile that no result can be had.
     """
-    cdef _Spans memory = _Spans(spans, frame_size) if frame_size else None
-    cdef _Queue queue = _Queue()
-    cdef dedupcore_job *job = NULL
-    cdef dedupcore_key key
+    cdef _Job job
     cdef dedupcore_result r
-    cdef uint32_t n_tasks = 0
-    cdef int rc
-    cdef Py_buffer out
-    if frame_size == 0:
-        raise ValueError("dedupcore: frame_size is 0")
-    _take_key(&key)
-    PyObject_GetBuffer(canonical, &out, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE | PyBUF_FORMAT)
+    cdef int helpers
+    if frame_size == 0 or threads < 1:
+        raise ValueError(f"dedupcore: frame_size is {frame_size} and threads is {threads}; both must be 1 or more")
+    job = _Job(spans, canonical, frame_size)
     pool = None
     try:
-        if out.itemsize != 4 or <uint64_t>(out.len // 4) != memory.n_frames:
-            raise ValueError(f"canonical must hold {memory.n_frames} items of 4 bytes, not {out.len // out.itemsize}"
-                             f" of {out.itemsize}")
-        _check(dedupcore_job_create(&job, memory.spans, memory.n_spans, frame_size, &key, <uint32_t *>out.buf))
-        while True:
-            with nogil:
-                rc = dedupcore_job_next(job, &n_tasks)
-            if _check(rc) == 0:
-                break
-            queue_start(&queue.tasks, job, n_tasks)
-            helpers = min(threads, n_tasks) - 1
+        while job.next_phase():
+            helpers = <int>min(<uint32_t>threads, job.tasks.n_tasks) - 1
             if helpers > 0 and pool is None:
                 pool = ThreadPoolExecutor(threads - 1, "dedupcore")
-            _run_phase(queue, dedupcore_job_phase(job).decode(), n_tasks, pool, helpers, progress)
-        dedupcore_job_result(job, &r)
+            job.run_phase(pool, helpers, progress)
     finally:
         if pool is not None:
             pool.shutdown()
-        with nogil:
-            dedupcore_job_destroy(job)
-        PyBuffer_Release(&out)
+    dedupcore_job_result(job.job, &r)
     return Result(
         r.n_frames, r.n_zero, r.n_distinct, None if r.n_zero == 0 else r.zero_canonical,
         Work(r.work.frames_signed, r.work.bytes_signed, r.work.frames_hashed, r.work.bytes_hashed,
@@ -404,7 +430,7 @@ cdef class MappedFile:
 
     cdef dedupcore_map *map
     cdef Py_ssize_t size
-    cdef Py_ssize_t exports  # changed atomically: without the GIL, threads share the mapping
+    cdef Py_ssize_t exports
     cdef bint shrank_before_close
 
     def __cinit__(self, int fd, Py_ssize_t size):
@@ -414,13 +440,15 @@ cdef class MappedFile:
         _check(dedupcore_map_create(&self.map, fd, size))
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-        if not self.map:
-            raise ValueError("the mapping is closed")
-        PyBuffer_FillInfo(view, self, <void *>dedupcore_map_base(self.map), self.size, 1, flags)
-        count_export(&self.exports, 1)
+        with cython.critical_section(self):  # for Python without the GIL
+            if not self.map:
+                raise ValueError("the mapping is closed")
+            PyBuffer_FillInfo(view, self, <void *>dedupcore_map_base(self.map), self.size, 1, flags)
+            self.exports += 1
 
     def __releasebuffer__(self, Py_buffer *view):
-        count_export(&self.exports, -1)
+        with cython.critical_section(self):
+            self.exports -= 1
 
     def __len__(self):
         return self.size
@@ -428,15 +456,18 @@ cdef class MappedFile:
     @property
     def shrank(self):
         """Whether a page was read that the file had lost."""
-        return dedupcore_map_shrank(self.map) != 0 if self.map else self.shrank_before_close
+        with cython.critical_section(self):
+            return dedupcore_map_shrank(self.map) != 0 if self.map else self.shrank_before_close
 
     def close(self):
         """Unmap. Raises BufferError while a memoryview or array still uses it; closing again does nothing."""
-        if self.exports:
-            raise BufferError(f"{self.exports} buffers of the mapping are still in use")
-        self.shrank_before_close = self.shrank
-        dedupcore_map_destroy(self.map)
-        self.map = NULL
+        with cython.critical_section(self):
+            if self.exports:
+                raise BufferError(f"{self.exports} buffers of the mapping are still in use")
+            if self.map:
+                self.shrank_before_close = dedupcore_map_shrank(self.map) != 0
+            dedupcore_map_destroy(self.map)
+            self.map = NULL
 
     def __dealloc__(self):
         dedupcore_map_destroy(self.map)

@@ -15,8 +15,8 @@
  * Why the canonical frame is the lowest: equal frames have equal hashes, so all frames of a content stand in one group, and
  * each step keeps them in ascending order. If their lead has this content, too, it is the lowest of it, and the others find
  * it by comparing; if not, all of them meet again in the next round.
- * Why it ends: each round settles at least the lead of each group. How soon: contents that differ share a full hash with
- * probability 2^-64 (hash.h), so the third round is the last one but for luck.
+ * Why it ends: contents that differ hardly ever share a full hash (hash.h), so the third round is the last one but for luck.
+ * Memory that somebody writes to meanwhile could go on for ever: it is given up after MAX_ROUNDS.
  *
  * A partition, or a range of frames, belongs to one thread at a time, and nothing depends on which. Comparing lead by lead
  * reads a lead from memory once for all of its members, and where guests hold the same run of pages both sides of
@@ -37,6 +37,7 @@ enum {
     MAX_TASKS = 256,          /* enough to balance many threads, few enough for their histograms */
     MIN_TASK_BYTES = 1 << 20, /* below this a task costs more to hand out than to run */
     PARTITION_FRAMES = 8192,  /* a partition of this many entries and its table stay in the L2 cache */
+    MAX_ROUNDS = 16,          /* only memory that changes meanwhile gets further than three, but for luck (hash.h) */
     MAX_PARTITION_BITS = 12,  /* as many streams as partitioning can write to side by side */
     HUGE_PAGE = 2 << 20,
     SAMPLES_AHEAD = 8,        /* frames between the fetch of samples and their use: memory's latency */
@@ -549,7 +550,8 @@ static int begin_compare(dedupcore_job *job)
 static int begin_next_round(dedupcore_job *job)
 {
     unmap_pages(&job->places);
-    job->round++;
+    if (++job->round == MAX_ROUNDS)
+        return DEDUPCORE_ECHANGED;
     uint32_t *members = job->members.at;
     uint64_t *hashes = job->entries.at, n = 0;
     for (uint64_t k = 0; k < job->n_members; k++) {

@@ -15,6 +15,8 @@ const char *dedupcore_strerror(int error)
         return "the call does not fit the job's state";
     case DEDUPCORE_ESYS:
         return "a system call failed";
+    case DEDUPCORE_ECHANGED:
+        return "the memory changes while it is read";
     default:
         return "unknown error";
     }

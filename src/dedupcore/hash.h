@@ -2,7 +2,8 @@
  * What proposes that two frames may be equal: the zero test, a sampled signature, a full hash. None of them decides.
  *
  * Both hashes are NH (Black, Halevi, Krawczyk, Krovetz, Rogaway: "UMAC", CRYPTO '99) on 64-bit words with a 128-bit sum: two
- * inputs that differ, however chosen, collide with probability 2^-64 over the secret key. The sum is brought down to 64 bits
+ * inputs that differ, however chosen, collide with probability 2^-64 over the secret key (longer frames than 4 KiB, hashed
+ * in chunks that are chained by a polynomial modulo 2^61 - 1, with n / 2^61 for n chunks). The sum is brought down to 64 bits
  * by a strongly universal multiply-shift (Dietzfelbinger, STACS '96; Thorup, "High speed hashing for integers and strings",
  * 2015), so that every bit of the result is as good as any other and the classes can be partitioned and indexed by plain
  * bits. Since the choice of input cannot make collisions likely, crafted memory cannot make the grouping slow. NH needs one

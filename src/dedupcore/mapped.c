@@ -2,7 +2,7 @@
  * Files mapped for reading that may shrink meanwhile.
  *
  * The kernel answers a read of a mapped page that its file no longer has with SIGBUS. The handler here looks whether the
- * address lies in one of our mappings; if so it puts a zero page in the place, notes it, and returns, and the read goes on.
+ * address lies in one of our mappings; if so it puts zero pages from there to the end, notes it, and returns; the read goes on.
  * All that it does is safe in a signal handler: it reads a list whose nodes are published by atomic stores and unmapped but
  * never freed (a node is 40 bytes and is used again by the next mapping), and calls mmap, which on Linux is a bare system call.
  */
@@ -37,8 +37,11 @@ static void on_sigbus(int signal, siginfo_t *info, void *context)
     for (dedupcore_map *map = info->si_code == BUS_ADRERR ? atomic_load(&maps) : NULL; map; map = map->next) {
         const uintptr_t base = atomic_load(&map->base);
         if (base && at >= base && at - base < atomic_load(&map->size)) {
+            /* The file ends before this page, so all that follows is lost as well. One mapping, however many faults. */
             void *place = (void *)(at & ~(page - 1));
-            if (mmap(place, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == place) {
+            const size_t lost = base + atomic_load(&map->size) - (uintptr_t)place;
+            const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+            if (mmap(place, lost, PROT_READ, flags, -1, 0) == place) {
                 atomic_store(&map->shrank, 1);
                 errno = saved_errno;
                 return;
@@ -139,7 +142,9 @@ void dedupcore_map_destroy(dedupcore_map *map)
     if (!map)
         return;
     pthread_mutex_lock(&lock);
-    munmap((void *)atomic_load(&map->base), atomic_load(&map->size));
-    atomic_store(&map->base, 0);
+    void *base = (void *)atomic_load(&map->base);
+    const size_t size = atomic_load(&map->size);
+    atomic_store(&map->base, 0); /* first: the address may be somebody else's as soon as it is unmapped */
+    munmap(base, size);
     pthread_mutex_unlock(&lock);
 }

@@ -5,6 +5,7 @@ import faulthandler
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,21 @@ def test_a_handler_from_before_is_called(tmp_path: Path, what: str) -> None:
 def test_faulthandler_is_on_in_these_tests() -> None:
     """So that all the tests above run with a handler that was there before."""
     assert faulthandler.is_enabled()
+
+
+def test_more_faults_than_a_process_may_have_mappings(tmp_path: Path) -> None:
+    """Each scattered fault mended by itself would end at vm.max_map_count, and with it the process."""
+    path = tmp_path / "image"
+    n_pages = 2 * int(Path("/proc/sys/vm/max_map_count").read_text()) + 100
+    with path.open("wb") as file:
+        file.truncate(n_pages * 4096)
+    code = f"""
+import os, sys, dedupcore
+fd = os.open(sys.argv[1], os.O_RDWR)
+mapped = dedupcore.MappedFile(fd, {n_pages * 4096})
+os.ftruncate(fd, 0)
+view = memoryview(mapped)
+assert not any(view[page * 4096] for page in reversed(range(0, {n_pages}, 2)))
+assert mapped.shrank
+"""
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)

@@ -5,8 +5,8 @@
  * order of the spans that hold them. All frames with equal content form a class; its canonical frame is the lowest-numbered.
  *
  * Caveats first:
- *  - The memory is read, never written. If it changes while a job runs, the job stays within its bounds and ends, but the
- *    classes describe no single moment. Take a copy of memory that changes.
+ *  - The memory is read, never written. If it changes while a job runs, the job stays within its bounds and ends soon, but
+ *    the classes describe no single moment, or it fails with DEDUPCORE_ECHANGED. Take a copy of memory that changes.
  *  - A job allocates scratch memory, freed by dedupcore_job_destroy: 8 bytes a frame, 12 more a frame that is not zero, and a
  *    few MiB of tables, at its peak; in memory made for it, where nearly all frames agree in their sampled lines with a frame
  *    that they differ from, 4 more. `canonical`, 4 bytes a frame, is the caller's. Of the other calls only
@@ -41,6 +41,7 @@ extern "C" {
 #define DEDUPCORE_ETOOBIG (-3) /* more than DEDUPCORE_MAX_FRAMES frames */
 #define DEDUPCORE_ESTATE (-4)  /* the call does not fit the job's state, as asking for a result before the end */
 #define DEDUPCORE_ESYS (-5)    /* a system call failed; errno says why */
+#define DEDUPCORE_ECHANGED (-6) /* the memory changes while it is read, so that equal hashes do not come to equal bytes */
 
 /* One line in English for a DEDUPCORE_E*; never NULL. */
 const char *dedupcore_strerror(int error);
@@ -129,7 +130,7 @@ typedef struct dedupcore_job dedupcore_job;
 int dedupcore_job_create(dedupcore_job **job, const dedupcore_span *spans, size_t n_spans, size_t frame_size,
                          const dedupcore_key *key, uint32_t *canonical);
 
-/* Begins the next phase: 1 and its number of tasks, or 0 when the job is done. Errors: DEDUPCORE_ENOMEM. */
+/* Begins the next phase: 1 and its number of tasks, or 0 when the job is done. Errors: DEDUPCORE_ENOMEM, _ECHANGED. */
 int dedupcore_job_next(dedupcore_job *job, uint32_t *n_tasks);
 
 /* What the phase under way does, in one word: "sign", "partition", "group", "compare" or "hash". */
@@ -175,6 +176,7 @@ void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, s
  * A read-only private mapping of the first `size` bytes of a file. When the file shrinks under the mapping, pages that it
  * lost read as zero bytes, and dedupcore_map_shrank tells, where the kernel would end the process with SIGBUS.
  * For that the first mapping installs a SIGBUS handler for the process; faults elsewhere go to whoever handled them before.
+ * Whoever installs one later must pass on what is not theirs, or a file that shrinks ends the process again.
  * Threads: the calls take a lock among themselves; they are not for signal handlers.
  */
 typedef struct dedupcore_map dedupcore_map;
