@@ -17,6 +17,7 @@ offsets that are not page-aligned and include firmware and video RAM, so a raw a
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -125,11 +126,21 @@ def write_script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+def refuse_foreign(state: Path) -> None:
+    """GuestError if the state folder is not ours: its files name processes to end, and programs that root runs."""
+    with contextlib.suppress(FileNotFoundError):
+        # The link as well, where it is one.
+        if {state.lstat().st_uid, state.stat().st_uid} != {os.geteuid()}:
+            raise GuestError(f"{state}: is not ours; give another folder with --state")
+
+
 def build(state: Path = STATE, workloads: Iterable[Path] = ()) -> None:
     """Make the root disk, the kernel and the initrd that all guests share."""
+    refuse_foreign(state)
     run("apt-get", "update", quiet=True)
     run("apt-get", "install", "-y", "--no-install-recommends", *PACKAGES, quiet=True)
-    state.mkdir(parents=True, exist_ok=True)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    refuse_foreign(state)
     root = state / "root"
     if not (root / "usr/bin/python3").exists():
         shutil.rmtree(root, ignore_errors=True)
@@ -157,7 +168,7 @@ def boot(state: Path, name: str, workload: str, memory: str) -> Guest:
     run(
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", memory, "-smp", "1"),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{base}.log"),
-        *("-qmp", f"unix:{base}.qmp,server=on,wait=off", "-kernel", vmlinuz, "-initrd", state / "initrd.gz"),
+        *("-qmp", qmp_option(f"{base}.qmp"), "-kernel", vmlinuz, "-initrd", state / "initrd.gz"),
         *("-append", f"console=ttyS0 work={workload} panic=1", "-no-reboot"),
         *("-drive", f"file={state}/disk.img,if=virtio,format=raw,readonly=on,file.locking=off"),
         *("-device", "virtio-rng-pci", "-daemonize", "-pidfile", f"{base}.pid"),
@@ -188,16 +199,23 @@ def up(specs: Iterable[str], memory: str = "256M", state: Path = STATE, timeout:
         time.sleep(1)
 
 
+def qmp_option(path: str) -> str:
+    """How QEMU is told the path of its QMP socket."""
+    return f"unix:{path},server=on,wait=off"
+
+
 def is_alive(guest: Guest) -> bool:
-    """Whether the guest's QEMU still runs."""
+    """Whether the guest's QEMU still runs: that very one, since its number may be used again, even for another QEMU."""
     try:
-        return b"qemu" in Path(f"/proc/{guest['pid']}/cmdline").read_bytes()
+        words = Path(f"/proc/{guest['pid']}/cmdline").read_bytes().split(b"\0")
+        return os.fsencode(qmp_option(guest["qmp"])) in words
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
 def alive(state: Path = STATE) -> list[Guest]:
     """The guests that still live; what a dead one left is removed."""
+    refuse_foreign(state)
     guests: list[Guest] = []
     for path in sorted(state.glob("*.json")):
         guest: Guest = json.loads(path.read_text())

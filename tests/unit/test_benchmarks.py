@@ -1,12 +1,15 @@
 """The measurements judge as they should: by fixed numbers, and a planted slowdown makes them fail."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import data, native, peers, rows
+from benchmarks import data, guests, native, peers, rows
 from benchmarks.measure import Outcome, exit_status, rounds_of
 from benchmarks.realram import Composition
 from pagedup import find_duplicates
@@ -106,3 +109,29 @@ def test_wrong_usage(arguments, capsys):
 def test_no_dumps_skips_by_name(tmp_path, capsys):
     assert command.main(["--only", "real", "--dumps", str(tmp_path)]) == 1
     assert "skipped" in capsys.readouterr().out
+
+
+def test_only_the_very_guest_is_alive(tmp_path):
+    """A process number may be used again, and by another QEMU."""
+    path = str(tmp_path / "idle1.qmp")
+    words = ["qemu-system-x86_64", "-qmp", guests.qmp_option(path)]
+    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
+        guest = guests.Guest(name="idle1", workload="idle", pid=process.pid, qmp=path, memory="256M")
+        assert guests.is_alive(guest)
+        assert not guests.is_alive({**guest, "qmp": str(tmp_path / "idle.qmp")})
+        (tmp_path / "other.json").write_text(json.dumps({**guest, "qmp": "/other/idle1.qmp"}))
+        guests.down(tmp_path)
+        assert process.poll() is None and not (tmp_path / "other.json").exists()
+        process.kill()
+    assert not guests.is_alive(guest)
+
+
+def test_a_state_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to("/")
+    guests.alive(tmp_path / "none yet")
+    monkeypatch.setattr(guests, "run", lambda *command, **options: pytest.fail("something was run"))
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    for state in (tmp_path, tmp_path / "link"):
+        for step in (guests.build, guests.alive, guests.down):
+            with pytest.raises(guests.GuestError, match="is not ours"):
+                step(state)

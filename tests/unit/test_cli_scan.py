@@ -115,6 +115,14 @@ def test_options_between_sources(guests: list[Path]) -> None:
     assert len(scan(guests[0], "--threads", "1", guests[1], "--page-size", "4K")["guests"]) == 2
 
 
+@pytest.mark.parametrize("name", ["101.raw", "4", "4Kx", "2024-01.img"])
+def test_sources_that_begin_with_a_number(tmp_path: Path, name: str) -> None:
+    image(tmp_path / name, "ab")
+    text = f"./{name}" if name == "4" else name  # a bare number is a size
+    data = scan("--page-size", "4K", text, cwd=tmp_path)
+    assert [guest["source"] for guest in data["guests"]] == [text]
+
+
 @pytest.mark.parametrize("size", ["8", "512", "2K"])
 def test_page_sizes_below_4k(tmp_path: Path, size: str) -> None:
     path = image(tmp_path / "a.img", "aab.")
@@ -161,6 +169,7 @@ def test_domains(guests: list[Path], tmp_path: Path) -> None:
         ('vm1 = "red"\n', ["vm1"]),
         ("", ["domains"]),
         (b"\xff", ["utf-8"]),
+        ("domains = " + "[" * 5000, [""]),
         (None, ["No such file"]),
     ],
 )
@@ -171,7 +180,15 @@ def test_bad_domains(guests: list[Path], tmp_path: Path, text: str | bytes | Non
     assert_fails(pagedup("scan", *guests, "--domains", path), 1, str(path), *parts)
 
 
-@pytest.mark.parametrize("threads", ["1", "2", "7"])
+def test_domains_are_judged_before_anything_is_read(
+    guests: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(scan_module, "open_sources", lambda *arguments, **options: pytest.fail("opened"))
+    assert main(["scan", *map(str, guests), "--domains", "/missing.toml"]) == 1
+    assert capsys.readouterr() == ("", "pagedup: /missing.toml: No such file or directory\n")
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "7", "99999999999999999999"])
 def test_threads_do_not_change_the_answer(guests: list[Path], threads: str) -> None:
     data, other = scan(*guests), scan(*guests, "--threads", threads)
     data.pop("work")
@@ -194,6 +211,9 @@ def test_threads_do_not_change_the_answer(guests: list[Path], threads: str) -> N
         ["--page-size", ""],
         ["--page-size", "4K", "3K"],
         ["--page-size", "4K", "-4K"],
+        ["--page-size", "4K", "4KiB"],
+        ["--page-size", "4K", "1.5M"],
+        ["--page-size", "4K", "1T"],
         ["--page-size", "99999999999999999999"],
         ["--page-size"],
         ["--threads", "0"],
@@ -381,6 +401,42 @@ def test_interrupted(guests: list[Path], monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(scan_module, "find_duplicates", find_duplicates)
     assert main(["scan", *map(str, guests)]) == 130
     assert capsys.readouterr() == ("", "pagedup: interrupted\n")
+
+
+def test_no_more_threads(
+    guests: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = RuntimeError("can't start new thread")
+
+    def find_duplicates(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(scan_module, "find_duplicates", find_duplicates)
+    assert main(["scan", *map(str, guests)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("pagedup: can't start new thread") and err.count("\n") == 1
+    error = RuntimeError("a fault of ours")
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main(["scan", *map(str, guests)])
+
+
+def in_shell(redirection: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "pagedup", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_stderr_closed(guests: list[Path]) -> None:
+    done = in_shell("2>&-", "scan", "--json", *guests)
+    assert (done.returncode, json.loads(done.stdout)["schema"]) == (0, "pagedup.scan/1")
+    done = in_shell("2>&-", "scan", "--json", "/missing")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert in_shell("2>&-", "scan").returncode == 2
+
+
+@pytest.mark.parametrize("command", [["scan"], ["scan", "--json"], ["--version"], ["--help"], ["scan", "--help"]])
+def test_stdout_closed(guests: list[Path], command: list[str]) -> None:
+    assert_fails(in_shell(">&-", *command, *(guests if command[0] == "scan" else [])), 1, "stdout is closed")
+    assert in_shell(">&- 2>&-", *command).returncode == 1
 
 
 def test_closed_pipe(guests: list[Path]) -> None:

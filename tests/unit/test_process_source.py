@@ -1,5 +1,7 @@
 """Live processes: real children that hold known pages, and every way in which one cannot be read."""
 
+import errno
+import mmap
 import os
 import subprocess
 import sys
@@ -20,7 +22,7 @@ PAGES = 8
 
 # Maps known pages, tells their addresses, and then obeys one line at a time.
 CHILD = """
-import ctypes, mmap, sys
+import ctypes, mmap, os, sys
 page, pages = mmap.PAGESIZE, 8
 anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 private = mmap.mmap(-1, pages * page, flags=anonymous)
@@ -40,6 +42,8 @@ print(*map(address, (private, shared, file)), flush=True)
 for line in sys.stdin:
     if line.strip() == "unmap":
         assert ctypes.CDLL(None).munmap(ctypes.c_void_p(address(private) + page), ctypes.c_size_t(page)) == 0
+    if line.strip() == "exec":
+        os.execv(sys.executable, [sys.executable, "-c", "print('done', flush=True); input()"])
     print("done", flush=True)
 """
 
@@ -204,6 +208,40 @@ def test_a_process_that_ends_midway(child: Child, monkeypatch: pytest.MonkeyPatc
         open_one(child.text)
     assert len(calls) >= 3
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_a_process_that_execs_while_it_is_opened(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then `maps` is of the program before, and empty, while the pagemap opened after it is of the next one."""
+    real = os.open
+
+    def open_(path: str, flags: int, *, dir_fd: int | None = None) -> int:
+        if path == "pagemap":
+            child.tell("exec")
+        return real(path, flags, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", open_)
+    with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended [(]or began another program"):
+        open_one(child.text)
+
+
+def test_a_process_that_is_reaped_before_its_maps_are_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alive(self: Pagemap) -> bool:
+        child.end()
+        return True
+
+    monkeypatch.setattr(Pagemap, "alive", alive)
+    with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended"):
+        open_one(child.text)
+
+
+def test_no_room_for_the_copy(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", full)
+    with pytest.raises(OSError, match=rf"{child.text}: no room .* [0-9,]+ bytes: Cannot allocate") as caught:
+        open_one(child.text)
+    assert caught.value.errno == errno.ENOMEM
 
 
 def test_a_process_that_is_gone(child: Child) -> None:

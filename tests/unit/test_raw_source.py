@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pagedup.memory import Extent, Source, SourceTextError, ZeroExtent, open_sources
+import pagedup.memory.raw as raw_module
+from pagedup.memory import Extent, Source, SourceTextError, ZeroExtent, name_sources, open_sources
 
 PAGE = 4096
 
@@ -195,6 +196,31 @@ def test_file_that_shrinks_while_read(tmp_path: Path) -> None:
             source.check()
 
 
+def test_pages_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "guest.img"
+    path.write_bytes(b"x" * (8 * PAGE))
+    with open_one(path) as source:
+        os.truncate(path, 3 * PAGE)
+        contents(source)
+        os.truncate(path, 8 * PAGE)
+        message = f"{path}: the file shrank, or could not be read, below 32,768 bytes (it has 32,768 bytes now)"
+        with pytest.raises(OSError, match=re.escape(message)):
+            source.check()
+
+
+def test_file_that_cannot_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "guest.img"
+    path.write_bytes(bytes(PAGE))
+
+    def mapped(fd: int, size: int) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(raw_module, "MappedFile", mapped)
+    with pytest.raises(OSError, match="cannot be mapped: No such device") as caught:
+        open_one(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, str(path))
+
+
 def test_file_that_shrinks_where_nothing_is_read(tmp_path: Path) -> None:
     path = tmp_path / "guest.img"
     path.write_bytes(b"x" * (8 * PAGE))
@@ -247,6 +273,22 @@ def test_the_same_file_twice(tmp_path: Path, way: str) -> None:
         open_sources([str(path), other])
 
 
+def test_the_same_file_twice_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = tmp_path / "one.img", tmp_path / "two.img"
+    one.write_bytes(bytes(PAGE))
+    two.write_bytes(bytes(PAGE))
+
+    def replace(phase: str, done: int, total: int) -> None:
+        if not done:
+            two.unlink()
+            os.link(one, two)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(SourceTextError, match=r"two.img: is the same source as .*one.img"):
+        open_sources([str(one), str(two)], replace)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_the_same_process_twice() -> None:
     with pytest.raises(SourceTextError, match=r"pid:0*\d+: is the same source as"):
         open_sources([f"pid:{os.getpid()}", f"pid:0{os.getpid()}"])
@@ -270,5 +312,6 @@ def test_names_are_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "w",
     ]
     assert [source.text for source in sources] == texts
+    assert name_sources(texts) == [source.name for source in sources]
     for source in sources:
         source.close()

@@ -17,7 +17,10 @@ def read_domains(path: str, guests: Sequence[str]) -> list[str]:
         table = msgspec.toml.decode(Path(path).read_bytes(), type=DomainsFile).domains
     except (msgspec.DecodeError, UnicodeDecodeError) as error:  # it names the line, or the field
         raise ValueError(f"{path}: {error}") from None
-    unknown = [name for name in table if name not in set(guests)]
+    except RecursionError:
+        raise ValueError(f"{path}: brackets are nested too deeply") from None
+    known = set(guests)
+    unknown = [name for name in table if name not in known]
     if unknown:
         raise ValueError(f"{path}: [domains] names '{unknown[0]}', which no source has; they are {_listed(guests)}")
     missing = [name for name in guests if name not in table]

@@ -18,6 +18,8 @@ _COMMANDS: dict[str, Command] = {"scan": ScanCommand()}
 
 def main(argv: list[str] | None = None) -> int:
     """Run `pagedup` with these arguments (those of the process if left out); the exit code."""
+    if sys.stdout is None:  # it was closed before we began
+        return _fail("stdout is closed", FAILURE)
     try:
         # A file name may hold what the terminal's encoding does not.
         if hasattr(sys.stdout, "reconfigure"):
@@ -42,6 +44,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(_describe(error), FAILURE)
     except ValueError as error:
         return _fail(str(error), FAILURE)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        return _fail(f"{error}: a limit of processes or memory is reached; --threads 1 needs none", FAILURE)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -80,7 +86,8 @@ def _describe(error: OSError) -> str:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    print(f"pagedup: {printable(message)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # where it was closed, print would take stdout
+        print(f"pagedup: {printable(message)}", file=sys.stderr, flush=True)
     return code
 
 

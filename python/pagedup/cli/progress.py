@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_display() -> Iterator[Report | None]:
     """A function that shows how far a phase is, while the block runs; None when nobody watches."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     # Only here: rich is slow to import, and programs do not see it.

@@ -11,7 +11,7 @@ from pagedup.cli.command import Parser, UsageError
 from pagedup.cli.domains import read_domains
 from pagedup.cli.progress import progress_display
 from pagedup.cli.sizes import parse_page_size, spread_page_sizes
-from pagedup.memory import Progress, Source, open_sources
+from pagedup.memory import Progress, Source, name_sources, open_sources
 from pagedup.report import ScannedGuest, ScanResult, scan_json
 from pagedup.sharing import Duplicates, find_duplicates, most_shared, summarize, summarize_guests
 
@@ -85,11 +85,11 @@ def _parser() -> Parser:
 
 def _scan(options: Namespace, sizes: Sequence[int]) -> ScanResult:
     base = min(_BASE_PAGE, sizes[0])
+    domains = _domains(options)  # first, since copying the processes may take minutes
     with progress_display() as progress, ExitStack() as stack:
         sources = open_sources(options.sources, progress, frame_size=base)
         for source in sources:
             stack.enter_context(source)
-        domains = _domains(options, [source.name for source in sources])
         duplicates = find_duplicates(
             [source.extents for source in sources],
             frame_size=base,
@@ -103,10 +103,10 @@ def _scan(options: Namespace, sizes: Sequence[int]) -> ScanResult:
         return _result(duplicates, guests, sizes, progress)
 
 
-def _domains(options: Namespace, names: Sequence[str]) -> list[str] | None:
+def _domains(options: Namespace) -> list[str] | None:
     if options.isolate_guests:
-        return list(names)
-    return read_domains(options.domains, names) if options.domains is not None else None
+        return name_sources(options.sources)
+    return read_domains(options.domains, name_sources(options.sources)) if options.domains is not None else None
 
 
 def _guests(sources: Sequence[Source], domains: list[str] | None) -> list[ScannedGuest]:

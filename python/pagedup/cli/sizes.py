@@ -9,7 +9,7 @@ from pagedup.cli.command import UsageError
 
 SMALLEST, LARGEST = 8, 1 << 30  # bytes; what the engine takes
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
-_LIKE_A_SIZE = re.compile(r"[-+]?[0-9][0-9A-Za-z.]*", re.ASCII)
+_LIKE_A_SIZE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([KMGT]i?B?)?", re.ASCII | re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30}
 
 

@@ -1,7 +1,7 @@
 """Where bytes come from: raw images and live processes, each a guest made of extents."""
 
 from pagedup.memory.extent import Extent, ZeroExtent
-from pagedup.memory.opening import open_sources
+from pagedup.memory.opening import name_sources, open_sources
 from pagedup.memory.source import Progress, Source, SourceTextError
 
-__all__ = ["Extent", "Progress", "Source", "SourceTextError", "ZeroExtent", "open_sources"]
+__all__ = ["Extent", "Progress", "Source", "SourceTextError", "ZeroExtent", "name_sources", "open_sources"]

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pagedup.memory.process import ProcessSource
@@ -27,10 +27,9 @@ def open_sources(texts: Sequence[str], progress: Progress | None = None, *, fram
     Names are unique and easy to type: `pid:N`, or the file's name without its last suffix; files that agree in that
     are named by their paths as given.
     """
-    wanted = [_classify(text) for text in texts]
-    _refuse_repeats(wanted)
+    wanted = _wanted(texts)
     with ExitStack() as stack:
-        sources = []
+        sources: list[Source] = []
         for index, (what, name) in enumerate(zip(wanted, _names(wanted), strict=True)):
             if progress is not None:
                 progress("opening", index, len(wanted))
@@ -40,10 +39,18 @@ def open_sources(texts: Sequence[str], progress: Progress | None = None, *, fram
                 else ProcessSource(name, what.text, what.pid, progress)
             )
             sources.append(stack.enter_context(source))
+            if isinstance(source, RawSource):
+                wanted[index] = replace(what, identity=source.identity)
+        _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
         stack.pop_all()
     return sources
+
+
+def name_sources(texts: Sequence[str]) -> list[str]:
+    """The names that the sources will have once they are open; raises as `open_sources`, but opens nothing."""
+    return _names(_wanted(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,12 @@ class _Wanted:
     pid: int | None
     identity: tuple[int, ...]  # equal for two texts that name one source
     names: tuple[str, ...]  # what it may be called, best first; the last is unique
+
+
+def _wanted(texts: Sequence[str]) -> list[_Wanted]:
+    wanted = [_classify(text) for text in texts]
+    _refuse_repeats(wanted)
+    return wanted
 
 
 def _classify(text: str) -> _Wanted:

@@ -21,7 +21,8 @@ _STEP = 64 << 20  # bytes read at once, so that progress moves
 class ProcessSource(Source):
     """The present, private, anonymous pages of one process, at their virtual addresses.
 
-    Nothing is faulted in and nothing is written. The process runs on meanwhile: the copy is not of one instant.
+    Nothing is written, and nothing is faulted in but pages that go away between looking and copying. The process runs
+    on meanwhile: the copy is not of one instant.
     """
 
     kind = "process"
@@ -65,16 +66,22 @@ class ProcessSource(Source):
             pagemap = Pagemap(pagemap_fd)
             if not pagemap.alive():
                 raise _without_memory(pid, folder)
-            runs = pagemap.anonymous_runs(_private_ranges(_read_all(maps)))
+            text = _read_all(pid, maps)
+            if not text:  # the memory that it was opened for is gone, though the pagemap may be of the next program's
+                raise _ended(pid)
+            runs = pagemap.anonymous_runs(_private_ranges(text))
             total = int((runs[:, 1] - runs[:, 0]).sum())
             if total:
-                self._allocate(total)
+                self._allocate(pid, total)
                 self._fill(runs.tolist(), memory, pagemap, _reporter(progress, f"copying {self.name}", total))
             if not pagemap.alive():
                 raise _ended(pid)
 
-    def _allocate(self, size: int) -> None:
-        self._buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    def _allocate(self, pid: int, size: int) -> None:
+        try:
+            self._buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise OSError(error.errno, f"pid:{pid}: no room to copy its {size:,} bytes: {error.strerror}") from None
         with contextlib.suppress(AttributeError, OSError):  # only saves page faults
             self._buffer.madvise(mmap.MADV_HUGEPAGE)
         self._views.append(memoryview(self._buffer))
@@ -175,17 +182,18 @@ def _refuse_thread(pid: int, folder: int) -> None:
 def _read_text(pid: int, folder: int, part: str) -> str:
     fd = _open(pid, part, os.O_RDONLY, folder)
     try:
-        return _read_all(fd).decode(errors="replace")
-    except ProcessLookupError:
-        raise _ended(pid) from None
+        return _read_all(pid, fd).decode(errors="replace")
     finally:
         os.close(fd)
 
 
-def _read_all(fd: int) -> bytes:
+def _read_all(pid: int, fd: int) -> bytes:
     parts = []
-    while part := os.read(fd, 1 << 20):
-        parts.append(part)
+    try:
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+    except ProcessLookupError:
+        raise _ended(pid) from None
     return b"".join(parts)
 
 

@@ -25,7 +25,9 @@ class RawSource(Source):
         self._views: list[memoryview] = []
         self._fd = _open_regular(path)
         try:
-            size = os.fstat(self._fd).st_size
+            status = os.fstat(self._fd)
+            self.identity = (status.st_dev, status.st_ino)  # of what was opened, whatever the path means later
+            size = status.st_size
             if size == 0:
                 raise OSError(f"{path}: the file is empty")
             if size % frame_size:
@@ -34,7 +36,7 @@ class RawSource(Source):
                     " (not a raw memory image, or truncated?)"
                 )
             super().__init__(name, path, size)
-            self._map = MappedFile(self._fd, size)
+            self._map = _map(self._fd, size, path)
             whole = memoryview(self._map)
             self._views.append(whole)
             for start, end, stored in _stretches(self._fd, size):
@@ -56,7 +58,8 @@ class RawSource(Source):
             raise OSError(f"{self.text}: the file shrank from {self.size:,} to {now:,} bytes while it was read")
         if self._map is not None and self._map.shrank:
             raise OSError(
-                f"{self.text}: the file shrank below {self.size:,} bytes while it was read (it has {now:,} bytes again)"
+                f"{self.text}: the file shrank, or could not be read, below {self.size:,} bytes"
+                f" (it has {now:,} bytes now)"
             )
 
     def close(self) -> None:
@@ -95,6 +98,13 @@ def _refuse_irregular(path: str, mode: int) -> None:
     if not stat.S_ISREG(mode):
         what = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}.get(stat.S_IFMT(mode), "a device")
         raise OSError(f"{path}: is {what}, not a regular file; copy its contents to a file first")
+
+
+def _map(fd: int, size: int, path: str) -> MappedFile:
+    try:
+        return MappedFile(fd, size)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be mapped: {error.strerror}", path) from None
 
 
 def _stretches(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MIN_FRAME, _MAX_FRAME = 8, 1 << 30
 _MAX_FRAMES = (1 << 32) - 1
 _DEFAULT_FRAME = 4096
+_MAX_THREADS = 256  # the engine hands out at most so many tasks, so more would never help
 
 
 def find_duplicates(
@@ -77,6 +78,7 @@ def find_duplicates(
     n_threads = dedupcore.available_threads() if threads is None else operator.index(threads)
     if n_threads < 1:
         raise ValueError(f"threads is {n_threads}; it must be 1 or more")
+    n_threads = min(n_threads, _MAX_THREADS)
     layout = Layout.of(
         size,
         len(guests),
@@ -159,10 +161,14 @@ def _check_extent(guest: int, address: int, n_bytes: int, frame_size: int) -> No
             f"guest {guest}: {n_bytes:,} bytes (at address {address:#x}) are no multiple of the frame size"
             f" {frame_size:,}: {n_bytes % frame_size:,} bytes too many"
         )
-    if address < 0 or address + n_bytes > 1 << 64 or address % frame_size:
+    if address % frame_size:
         raise ValueError(
             f"guest {guest}: an extent begins at address {address:#x}, which is no multiple of the frame size"
-            f" {frame_size:,} from 0 to 2**64"
+            f" {frame_size:,}"
+        )
+    if address < 0 or address + n_bytes > 1 << 64:
+        raise ValueError(
+            f"guest {guest}: an extent of {n_bytes:,} bytes at address {address:#x} lies outside 0 to 2**64"
         )
 
 
