@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -417,8 +418,8 @@ def test_image_that_keeps_changing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 file.write(b"\2")
             rounds += 1
 
-    real = scan_module.find_duplicates
-    monkeypatch.setattr(scan_module, "find_duplicates", lambda *a, **k: real(*a, **{**k, "progress": spoil}))
+    with_spoiling = partial(library.find_duplicates, progress=spoil)
+    monkeypatch.setattr(scan_module, "find_duplicates", lambda *a, progress, **k: with_spoiling(*a, **k))
     assert main(["scan", "--threads", "1", str(image)]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("pagedup: the memory changes while it is read") and err.count("\n") == 1
