@@ -50,6 +50,16 @@ uint64_t touch(const uint8_t *base, const uint32_t *frames, size_t n, size_t fra
     return any;
 }
 
+/* All bytes of these frames, in this order, by one of the loops above. */
+uint64_t read_frames(uint64_t (*read)(const uint8_t *, size_t), const uint8_t *base, const uint32_t *frames, size_t n,
+                     size_t frame_size)
+{
+    uint64_t any = 0;
+    for (size_t i = 0; i < n; i++)
+        any |= read(base + frames[i] * frame_size, frame_size);
+    return any;
+}
+
 /* Frames of random bytes, equal if and only if their seeds are; a frame whose seed is 0 is zero. */
 void fill(uint8_t *base, const uint64_t *seeds, size_t n, size_t frame_size)
 {

@@ -40,6 +40,8 @@ def _library() -> ctypes.CDLL:
             reader.argtypes, reader.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_uint64
     library.touch.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]
     library.touch.restype = ctypes.c_uint64
+    library.read_frames.argtypes = [ctypes.c_void_p, *library.touch.argtypes]
+    library.read_frames.restype = ctypes.c_uint64
     library.fill.argtypes, library.fill.restype = library.touch.argtypes, None
     return library
 
@@ -71,6 +73,12 @@ def fastest_reader(memory: NDArray[np.uint8]) -> str:
 def touch(memory: NDArray[np.uint8], frames: NDArray[np.uint32], frame_size: int) -> None:
     """Read one word of each of these frames, in this order."""
     _library().touch(memory.ctypes.data, frames.ctypes.data, len(frames), frame_size)
+
+
+def read_frames(memory: NDArray[np.uint8], frames: NDArray[np.uint32], frame_size: int, reader: str) -> None:
+    """Read all bytes of these frames, in this order."""
+    loop = ctypes.cast(getattr(_library(), f"read_{reader}"), ctypes.c_void_p)
+    _library().read_frames(loop, memory.ctypes.data, frames.ctypes.data, len(frames), frame_size)
 
 
 def fill(memory: NDArray[np.uint8], seeds: NDArray[np.uint64], frame_size: int) -> None:

@@ -36,12 +36,13 @@ class RealMemory:
 
 @dataclass(frozen=True)
 class Composition:
-    """Frames by what must be read of them; `unique`: their numbers."""
+    """Frames by what must be read of them; numbers of those alone, and of the others by their originals."""
 
     n_frames: int
     n_zero: int
     n_duplicate: int
     unique: NDArray[np.uint32]
+    duplicates: NDArray[np.uint32]
 
     @classmethod
     def of(cls, found: Duplicates) -> Composition:
@@ -49,7 +50,9 @@ class Composition:
         copies = np.bincount(found.canonical, minlength=found.n_frames)
         alone = (copies == 1) & ~found.zero
         unique = np.flatnonzero(alone).astype(np.uint32)
-        return cls(found.n_frames, found.n_zero, found.n_frames - found.n_zero - len(unique), unique)
+        duplicates = np.flatnonzero(~alone & ~found.zero).astype(np.uint32)
+        duplicates = duplicates[np.argsort(found.canonical[duplicates], kind="stable")]
+        return cls(found.n_frames, found.n_zero, len(duplicates), unique, duplicates)
 
     def __str__(self) -> str:
         zero, duplicate, unique = (100 * n / self.n_frames for n in (self.n_zero, self.n_duplicate, len(self.unique)))
