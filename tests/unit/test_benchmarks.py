@@ -115,7 +115,9 @@ def test_only_the_very_guest_is_alive(tmp_path):
     """A process number may be used again, and by another QEMU."""
     path = str(tmp_path / "idle1.qmp")
     words = ["qemu-system-x86_64", "-qmp", guests.qmp_option(path)]
-    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print('ready', flush=True); input()", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         guest = guests.Guest(name="idle1", workload="idle", pid=process.pid, qmp=path, memory="256M")
         assert guests.is_alive(guest)
         assert not guests.is_alive({**guest, "qmp": str(tmp_path / "idle.qmp")})

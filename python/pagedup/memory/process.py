@@ -146,6 +146,9 @@ def _open(pid: int, path: str, flags: int, folder: int | None) -> int:
             raise ProcessLookupError(errno.ESRCH, f"pid:{pid}: there is no such process") from None
         raise _without_memory(pid, folder) from None
     except PermissionError:
+        # The memory of a process that has ended and waits for its parent is nobody's any more, so nobody may read it.
+        if folder is not None and path != "stat" and _stat_fields(pid, folder)[0] in ("Z", "X"):
+            raise _ended(pid) from None
         raise PermissionError(
             errno.EPERM,
             f"pid:{pid}: no permission to read its memory; it must be a process of yours (where"
@@ -156,13 +159,16 @@ def _open(pid: int, path: str, flags: int, folder: int | None) -> int:
 def _without_memory(pid: int, folder: int) -> OSError:
     """The error for a process that has no memory: it ended, or is a part of the kernel."""
     try:
-        # After the command in brackets, which may hold anything: state, then six numbers, then the flags.
-        fields = _read_text(pid, folder, "stat").rpartition(")")[2].split()
-        if int(fields[6]) & _KERNEL_THREAD:
+        if int(_stat_fields(pid, folder)[6]) & _KERNEL_THREAD:
             return OSError(f"pid:{pid}: is a kernel thread and has no memory of its own")
     except (OSError, IndexError, ValueError):
         pass
     return _ended(pid)
+
+
+def _stat_fields(pid: int, folder: int) -> list[str]:
+    """Of /proc/N/stat what follows the command in brackets, which may hold anything: state, six numbers, flags, ..."""
+    return _read_text(pid, folder, "stat").rpartition(")")[2].split()
 
 
 def _ended(pid: int) -> OSError:
