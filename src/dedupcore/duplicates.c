@@ -77,7 +77,6 @@ typedef struct {
 
 struct dedupcore_job {
     signer signer;
-    const dedupcore_key *key;
     uint32_t *canonical;
     size_t frame_size;
     uint64_t n_frames;
@@ -248,7 +247,7 @@ static void sign_frames(dedupcore_job *job, const uint8_t *base, uint64_t n, uin
             if (zeros)
                 hash = sign_samples(&job->signer, base + i * size);
             if (!hash)
-                hash = hash_block(base + i * size + at % size, at % size, 0, job->key);
+                hash = hash_block(base + i * size + at % size, at % size, 0, job->signer.key);
         }
         hashes[i] = hash;
         counts[partition_of(job, hash)]++;
@@ -291,7 +290,7 @@ static void hash_task(dedupcore_job *job, uint32_t task, tally *t)
         if (!ready) {
             const uint8_t *frame = frame_at(job, frame_of(job, i), &hint);
             const uint8_t *next = i + 1 < end ? frame_at(job, frame_of(job, i + 1), &hint) : frame;
-            hashes[i] = hash_frame(frame, job->frame_size, next, job->round, job->key);
+            hashes[i] = hash_frame(frame, job->frame_size, next, job->round, job->signer.key);
             t->work.frames_hashed++;
         }
         counts[partition_of(job, hashes[i])]++;
@@ -415,7 +414,7 @@ static void compare_task(dedupcore_job *job, uint32_t task, tally *t)
         } else {
             t->work.bytes_compared += size >= SAMPLED_FRAME_SIZE ? equal + BLOCK : size;
             t->unresolved++;
-            next_hashes[k] = size >= SAMPLED_FRAME_SIZE ? hash_block(b + equal, equal, lead, job->key) : 1;
+            next_hashes[k] = size >= SAMPLED_FRAME_SIZE ? hash_block(b + equal, equal, lead, job->signer.key) : 1;
         }
         if (next_lead != lead || k + 1 == end) {
             if (lead == t->first_lead)
@@ -651,7 +650,6 @@ int dedupcore_job_create(dedupcore_job **created, const dedupcore_span *spans, s
     if (!job)
         return DEDUPCORE_ENOMEM;
     job->signer = signer_for(frame_size, key, byte_scans_for(dedupcore_cpu_used()));
-    job->key = key;
     job->canonical = canonical;
     job->frame_size = frame_size;
     job->n_frames = n_frames;
