@@ -91,7 +91,7 @@ def test_planted_work_is_noticed(tmp_path: Path) -> None:
     [
         pytest.param(
             SIGN,
-            f"{SIGN} if (!hash_frame(base + i * size, size, base, 0, job->key)) return;",
+            f"{SIGN} if (!hash_frame(base + i * size, size, base, 0, job->signer.key)) return;",
             "unique",
             "baseline",
             id="every frame hashed in full",
