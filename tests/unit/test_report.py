@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pagedup.report import ScannedGuest, ScanResult, scan_json, verdict
-from pagedup.report.table import MIN_WIDTH, scan_tables
+from pagedup.report.terminal import MIN_WIDTH, scan_text
 from pagedup.report.units import human_size, page_size_label, percent, printable
 from pagedup.sharing import GuestSummary, SharedContent, Summary
 
@@ -94,7 +94,7 @@ def test_json_tells_domains_and_details() -> None:
 def rendered(found: ScanResult, width: int = MIN_WIDTH, encoding: str = "utf-8") -> str:
     raw = io.BytesIO()
     console = Console(file=io.TextIOWrapper(raw, encoding, write_through=True), width=width)
-    console.print(scan_tables(found))
+    console.print(scan_text(found))
     return raw.getvalue().decode(encoding)
 
 

@@ -138,9 +138,9 @@ def _print_tables(result: ScanResult) -> None:
     # Only here: rich is slow to import, and programs read the JSON.
     from rich.console import Console
 
-    from pagedup.report.table import MIN_WIDTH, scan_tables
+    from pagedup.report.terminal import MIN_WIDTH, scan_text
 
     console = Console()
     # A narrow terminal breaks a long line in two, where rich would cut numbers off; a file has no width at all.
     console.width = max(console.width, MIN_WIDTH)
-    console.print(scan_tables(result))
+    console.print(scan_text(result))

@@ -2,6 +2,6 @@
 
 from pagedup.memory.extent import Extent, ZeroExtent
 from pagedup.memory.opening import name_sources, open_sources
-from pagedup.memory.source import Progress, Source, SourceTextError
+from pagedup.memory.source import Apart, Progress, Source, SourceTextError
 
-__all__ = ["Extent", "Progress", "Source", "SourceTextError", "ZeroExtent", "name_sources", "open_sources"]
+__all__ = ["Apart", "Extent", "Progress", "Source", "SourceTextError", "ZeroExtent", "name_sources", "open_sources"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -20,11 +21,32 @@ class SourceTextError(ValueError):
     """The texts that name the sources are wrong in themselves: malformed, of no known form, or two for one source."""
 
 
+class Apart(StrEnum):
+    """Why memory of a guest is counted apart from what is scanned: sharing identical pages cannot save it."""
+
+    ABSENT = "absent"
+    """Never given memory: never touched, or not in the dump."""
+    SWAPPED = "swapped"
+    ZERO_MAPPED = "zero_mapped"
+    """Mapped to the kernel's zero page: read, never written."""
+    ALREADY_SHARED = "already_shared"
+    """Private, but the very page is in more than one page table: since a fork, or merged."""
+    SHARED_MAPPING = "shared_mapping"
+    """Pages of files and of shared memory: one copy already, whoever maps them."""
+    HUGETLB = "hugetlb"
+    """From the pool of huge pages, which the kernel never shares."""
+    NOT_MERGEABLE = "not_mergeable"
+    """Not marked MADV_MERGEABLE, where only such memory was asked for."""
+    PARTIAL_PAGE = "partial_page"
+    """The ends of a segment of a dump that fill no whole page."""
+
+
 class Source(ABC):
     """The memory of one guest, open for reading.
 
     `name` is unique among the sources opened together, `text` is what the user gave, `size` counts the bytes of memory
-    (holes included), and `extents` says where they lie. `detail` tells a person more, such as a process's command.
+    that are scanned (holes of a sparse file included), and `extents` says where they lie. `apart` counts the bytes that
+    belong to the guest but are not scanned, by reason. `detail` tells a person more, such as a process's command.
     """
 
     kind: ClassVar[str]
@@ -35,6 +57,7 @@ class Source(ABC):
         self.size = size
         self.detail = detail
         self.extents: list[Extent | ZeroExtent] = []
+        self.apart: dict[Apart, int] = {}
 
     @abstractmethod
     def check(self) -> None:

@@ -1,6 +1,6 @@
 """Results as people and programs read them: pure functions, which neither compute nor print.
 
-The tables are in `pagedup.report.table`, which needs rich and is imported only when one is shown.
+What a terminal shows is in `pagedup.report.terminal`, which needs rich and is imported only for that.
 """
 
 from pagedup.report.json import SCAN_SCHEMA, scan_json

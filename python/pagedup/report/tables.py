@@ -1,29 +1,30 @@
-"""The scan as tables for a person; imported only when one is printed, since rich is slow to import."""
+"""The tables of a scan as text in rows and columns; how they are shown (terminal, HTML) is decided elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pagedup.report.scan_result import ScannedGuest, ScanResult
 from pagedup.report.units import human_size, page_size_label, printable, size_and_percent
-from pagedup.report.verdict import verdict
-
-MIN_WIDTH = 120
-"""Columns that the tables need; on less, rich would cut numbers off."""
 
 
-def scan_tables(result: ScanResult) -> RenderableType:
-    """All that `pagedup scan` shows: by page size, by guest, the most shared contents, and the verdict."""
-    parts: list[RenderableType] = [_by_page_size(result), _by_guest(result)]
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. The first column holds names, the others hold numbers; `note` explains the headers."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def scan_tables(result: ScanResult) -> list[Table]:
+    """All tables of the scan that have something to say, the most important one first."""
+    tables = [_by_page_size(result), _by_guest(result)]
     if result.most_shared:
-        parts.append(_most_shared(result))
-    parts.append(Text(verdict(result)))
-    return Group(*parts)
+        tables.append(_most_shared(result))
+    return tables
 
 
 def _by_page_size(result: ScanResult) -> Table:
@@ -45,14 +46,12 @@ def _by_page_size(result: ScanResult) -> Table:
                 human_size(row.excluded_bytes),
             )
         )
-    title = f"Storing identical pages once, in {human_size(result.bytes)} of memory"
-    headers = ("page", "frames", "zero", "distinct", "saved", "zero", "non-zero", "within", "across", "excluded")
-    table = _table(title, headers, rows)
-    table.caption = Text(
-        "saved: zero + non-zero; non-zero: within + across guests; excluded: where no whole aligned page lies\n"
+    return Table(
+        f"Storing identical pages once, in {human_size(result.bytes)} of memory",
+        ("page", "frames", "zero", "distinct", "saved", "zero", "non-zero", "within", "across", "excluded"),
+        rows,
+        "saved: zero + non-zero; non-zero: within + across guests; excluded: where no whole aligned page lies",
     )
-    table.caption_justify = "left"
-    return table
 
 
 def _by_guest(result: ScanResult) -> Table:
@@ -75,7 +74,7 @@ def _by_guest(result: ScanResult) -> Table:
     headers = ["guest", "memory", "zero", "non-zero", "distinct", "saved within", "also in others"]
     if domains:
         headers.insert(1, "domain")
-    return _table(f"By guest, in {page_size_label(size)} pages", headers, rows)
+    return Table(f"By guest, in {page_size_label(size)} pages", headers, rows)
 
 
 def _most_shared(result: ScanResult) -> Table:
@@ -90,24 +89,8 @@ def _most_shared(result: ScanResult) -> Table:
         for content in result.most_shared
     ]
     title = f"Most shared non-zero contents, in {page_size_label(result.page_size)} pages"
-    return _table(title, ("first in", "at address", "copies", "in guests", "saved"), rows)
+    return Table(title, ("first in", "at address", "copies", "in guests", "saved"), rows)
 
 
 def _label(guest: ScannedGuest) -> str:
     return printable(f"{guest.name} ({guest.detail})" if guest.detail else guest.name)
-
-
-def _table(title: str, headers: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table with its first column to the left and numbers to the right; numbers never wrap, names may."""
-    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, header in enumerate(headers):
-        first = index == 0
-        table.add_column(
-            Text(header),
-            justify="left" if first else "right",
-            no_wrap=not first,
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
