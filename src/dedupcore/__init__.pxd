@@ -3,7 +3,7 @@
 
 Call `dedupcore.import_dedupcore()` once, at module level; after it every call here works without the GIL.
 """
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 
 cdef extern from "dedupcore_api.h":
@@ -76,6 +76,7 @@ cdef extern from "dedupcore_api.h":
         const void *(*map_base)(const dedupcore_map *) noexcept nogil
         int (*map_shrank)(const dedupcore_map *) noexcept nogil
         void (*map_destroy)(dedupcore_map *) noexcept nogil
+        uint64_t (*refresh)(void *, const uint64_t *, const void *, size_t, size_t, uint8_t *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -167,3 +168,8 @@ cdef inline int map_shrank(const dedupcore_map *map) noexcept nogil:
 
 cdef inline void map_destroy(dedupcore_map *map) noexcept nogil:
     dedupcore_table.map_destroy(map)
+
+
+cdef inline uint64_t refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
+                             uint8_t *changed) noexcept nogil:
+    return dedupcore_table.refresh(memory, offsets, now, n, frame_size, changed)

@@ -9,6 +9,7 @@ from dedupcore._dedupcore import (
     cpu_detected,
     cpu_used,
     find_duplicates,
+    refresh,
     set_key,
     version,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "find_duplicates",
     "get_include",
     "get_library",
+    "refresh",
     "set_key",
     "version",
 ]

@@ -5,7 +5,7 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, Py
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from dedupcore cimport (
@@ -42,6 +42,8 @@ cdef extern from "dedupcore_api.h" nogil:
     const void *dedupcore_map_base(const dedupcore_map *map)
     int dedupcore_map_shrank(const dedupcore_map *map)
     void dedupcore_map_destroy(dedupcore_map *map)
+    uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
+                               uint8_t *changed)
 
 
 cdef extern from *:
@@ -134,6 +136,7 @@ cdef extern from *:
         .map_base = dedupcore_map_base,
         .map_shrank = dedupcore_map_shrank,
         .map_destroy = dedupcore_map_destroy,
+        .refresh = dedupcore_refresh,
     };
     """
     ctypedef struct task_queue:
@@ -416,6 +419,34 @@ def count(const uint32_t[::1] canonical, guests, uint32_t[::1] copies, uint32_t[
         free(c_guests)
         free(counts)
         free(scratch)
+
+
+# --- a second look -------------------------------------------------------------------------------------------------
+
+
+def refresh(uint8_t[::1] memory, const uint64_t[::1] offsets, const uint8_t[::1] now, size_t frame_size,
+            uint8_t[::1] changed):
+    """Compare frames with what stands there now, and replace those that changed; see dedupcore_refresh in dedupcore.h.
+
+    Frame i lies at memory[offsets[i]:][:frame_size], and now[i * frame_size:][:frame_size] is what it is now. changed[i]
+    becomes 1 where they differ. Returns how many do. Raises ValueError when sizes do not fit. Releases the GIL.
+    """
+    cdef size_t n = offsets.shape[0], i
+    cdef size_t room = memory.shape[0]
+    cdef bint fits = True
+    cdef uint64_t n_changed
+    if not frame_size or <size_t>now.shape[0] // frame_size != n or <size_t>changed.shape[0] != n:
+        raise ValueError(f"now must have {n} frames of {frame_size} bytes, and changed {n} items")
+    if n == 0:
+        return 0
+    with nogil:
+        for i in range(n):
+            fits = fits and frame_size <= room and offsets[i] <= room - frame_size
+        if fits:
+            n_changed = dedupcore_refresh(&memory[0], &offsets[0], &now[0], n, frame_size, &changed[0])
+    if not fits:
+        raise ValueError(f"an offset leaves no room for {frame_size} bytes in {room} bytes of memory")
+    return n_changed
 
 
 # --- files mapped for reading --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """An extension as others would write it: finds duplicates among the frames of a buffer, without the GIL."""
 cimport dedupcore
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 dedupcore.import_dedupcore()
 
@@ -76,6 +76,15 @@ def first_byte(int fd, size_t size):
     byte, shrank = (<const unsigned char *>dedupcore.map_base(map))[0], dedupcore.map_shrank(map)
     dedupcore.map_destroy(map)
     return byte, shrank
+
+
+def changed_frames(unsigned char[::1] memory, const unsigned char[::1] now, size_t frame_size):
+    cdef uint64_t offsets[4]
+    cdef uint8_t changed[4]
+    cdef int i, n = now.shape[0] // frame_size
+    for i in range(n):
+        offsets[i], changed[i] = i * frame_size, 0
+    return dedupcore.refresh(&memory[0], offsets, &now[0], n, frame_size, changed), [changed[i] for i in range(n)]
 
 
 def cpu():

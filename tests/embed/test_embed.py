@@ -53,6 +53,11 @@ def test_a_cython_extension_counts_maps_and_asks_for_the_cpu(downstream: Path, t
     assert prints(downstream, f"import downstream; {code}") == "(42, 0) avx2"
 
 
+def test_a_cython_extension_looks_again(downstream: Path) -> None:
+    code = "downstream.changed_frames(bytearray(b'aabbccdd'), b'aabxccdd', 2)"
+    assert prints(downstream, f"import downstream; print({code})") == "(1, [0, 1, 0, 0])"
+
+
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:
     """The extension links no part of the engine: all calls go through the capsule."""
     (library,) = downstream.glob("downstream*.so")

@@ -170,6 +170,16 @@ typedef struct {
 void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
                      uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts);
 
+/* --- a second look ------------------------------------------------------------------------------------------------ */
+
+/*
+ * Compares n frames of frame_size bytes, frame i at memory + offsets[i] (bytes), with what stands there now, frame i of `now`
+ * (one behind the other). Where they differ, the frame in memory is replaced and changed[i] set to 1; other entries stay
+ * as they are. Returns how many differed. Offsets must not overlap. May run side by side on other frames.
+ */
+uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
+                           uint8_t *changed);
+
 /* --- files mapped for reading ------------------------------------------------------------------------------------ */
 
 /*

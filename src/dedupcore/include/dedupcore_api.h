@@ -41,6 +41,7 @@ typedef struct {
     const void *(*map_base)(const dedupcore_map *map);
     int (*map_shrank)(const dedupcore_map *map);
     void (*map_destroy)(dedupcore_map *map);
+    uint64_t (*refresh)(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size, uint8_t *changed);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)
