@@ -105,11 +105,11 @@ int main(void)
     CHECK(counts[1].zero == 0 && counts[1].distinct == 2 && counts[1].shared_across == 3);
 
     /* A second look: frames 2 and 0 of four, of which one changed. */
-    unsigned char memory[] = "aabbccdd";
+    unsigned char seen[] = "aabbccdd";
     const uint64_t offsets[] = {4, 0};
     uint8_t changed[2] = {0};
-    CHECK(dedupcore_refresh(memory, offsets, "ccax", 2, 2, changed) == 1 && !changed[0] && changed[1]);
-    CHECK(memcmp(memory, "axbbccdd", 8) == 0 && dedupcore_refresh(memory, NULL, NULL, 0, 2, NULL) == 0);
+    CHECK(dedupcore_refresh(seen, offsets, "ccax", 2, 2, changed) == 1 && !changed[0] && changed[1]);
+    CHECK(memcmp(seen, "axbbccdd", 8) == 0 && dedupcore_refresh(seen, NULL, NULL, 0, 2, NULL) == 0);
 
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);

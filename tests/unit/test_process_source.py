@@ -7,15 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pagedup.memory.pagemap as pagemap_module
-from pagedup.memory import Extent, Source, open_sources
-from pagedup.memory.pagemap import Pagemap
+from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
+from pagedup.memory.pagemap import Page, Pagemap
+from pagedup.memory.remote import RemoteMemory
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 8
@@ -33,15 +34,27 @@ reserved = mmap.mmap(-1, 1 << 44, flags=anonymous | 0x4000, prot=0)  # MAP_NORES
 private.madvise(mmap.MADV_NOHUGEPAGE)
 for index in (0, 1, 5):
     private[index * page:(index + 1) * page] = bytes([65 + index]) * page
+assert private[7 * page] == 0  # which maps the zero page
+closed = mmap.mmap(-1, pages * page, flags=anonymous)
+closed.madvise(mmap.MADV_NOHUGEPAGE)
+closed[:2 * page] = b"c" * (2 * page)
 shared[:] = b"s" * len(shared)
 assert file[0] == file[3 * page] == ord("f")
 file[2 * page] = ord("w")
 def address(map):
     return ctypes.addressof(ctypes.c_char.from_buffer(map))
-print(*map(address, (private, shared, file)), flush=True)
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address(closed)), ctypes.c_size_t(len(closed)), 0) == 0
+print(*map(address, (private, shared, file, closed)), flush=True)
 for line in sys.stdin:
     if line.strip() == "unmap":
         assert ctypes.CDLL(None).munmap(ctypes.c_void_p(address(private) + page), ctypes.c_size_t(page)) == 0
+    if line.strip() == "write":
+        private[page:page + 5] = b"other"
+    if line.strip() == "mergeable":
+        private.madvise(mmap.MADV_MERGEABLE)
+    if line.strip() == "fork" and os.fork() == 0:
+        sys.stdin.read()  # lives as long as its parent, and writes nothing
+        os._exit(0)
     if line.strip() == "exec":
         os.execv(sys.executable, [sys.executable, "-c", "print('done', flush=True); input()"])
     print("done", flush=True)
@@ -58,7 +71,7 @@ class Child:
         line = self.process.stdout.readline()
         if not line:
             self.end()
-        self.private, self.shared, self.file = map(int, line.split())
+        self.private, self.shared, self.file, self.closed = map(int, line.split())
 
     @property
     def text(self) -> str:
@@ -140,7 +153,7 @@ def test_nothing_is_faulted_in(child: Child) -> None:
 def test_a_huge_reservation_takes_no_time(child: Child) -> None:
     with open(f"/proc/{child.process.pid}/pagemap", "rb") as file:
         try:
-            pagemap_module._scan(file.fileno(), 0, PAGE)
+            pagemap_module._regions(file.fileno(), 0, PAGE)
         except OSError:
             pytest.skip("this kernel has no PAGEMAP_SCAN")
     begin = time.monotonic()
@@ -149,73 +162,208 @@ def test_a_huge_reservation_takes_no_time(child: Child) -> None:
     assert time.monotonic() - begin < 5
 
 
+def as_pages(runs: np.ndarray, begin: int) -> list[tuple[int, Page]]:
+    """Each page's number from `begin` on, and its kind."""
+    return [((at - begin) // PAGE, Page(kind)) for start, end, kind in runs.tolist() for at in range(start, end, PAGE)]
+
+
 def test_both_ways_of_asking_agree(child: Child) -> None:
-    ranges = []
-    for line in Path(f"/proc/{child.process.pid}/maps").read_text().splitlines():
-        start, end = (int(text, 16) for text in line.split()[0].split("-"))
-        if end - start < 1 << 40 and end < 1 << 63:
-            ranges.append((start, end))
     with open(f"/proc/{child.process.pid}/pagemap", "rb") as file:
         asking, reading = Pagemap(file.fileno()), Pagemap(file.fileno())
         reading._can_scan = False
-        found = reading.anonymous_runs(ranges)
-        assert len(found) > 3
-        assert np.array_equal(asking.anonymous_runs(ranges), found)
+        kinds = set()
+        for line in Path(f"/proc/{child.process.pid}/maps").read_text().splitlines():
+            start, end = (int(text, 16) for text in line.split()[0].split("-"))
+            if end - start < 1 << 40 and end < 1 << 63:
+                told, found = as_pages(asking.runs(start, end), start), as_pages(reading.runs(start, end), start)
+                kinds |= {kind for _, kind in told}
+                # Only the ioctl knows the zero page.
+                assert found == [(at, Page.SHARED if kind == Page.ZERO else kind) for at, kind in told]
+        assert kinds >= {Page.OWN, Page.FILE} and (not asking._can_scan or Page.ZERO in kinds)
 
 
-def test_small_chunks_give_the_same_runs(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranges = [(child.private, child.private + PAGES * PAGE)]
+def test_small_chunks_give_the_same_pages(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, end = child.private, child.private + PAGES * PAGE
     with open(f"/proc/{child.process.pid}/pagemap", "rb") as file:
-        whole = Pagemap(file.fileno()).anonymous_runs(ranges)
-        assert ((whole.astype(np.int64) - child.private) // PAGE).tolist() == [[0, 2], [5, 6]]
+        whole = as_pages(Pagemap(file.fileno()).runs(begin, end), begin)
+        assert whole == [(0, Page.OWN), (1, Page.OWN), (5, Page.OWN), (7, Page.ZERO)]
         monkeypatch.setattr(pagemap_module, "_REGIONS_A_CALL", 1)
         monkeypatch.setattr(pagemap_module, "_ENTRIES_A_READ", 1)
-        for can_scan in (True, False):
-            pagemap = Pagemap(file.fileno())
-            pagemap._can_scan = can_scan
-            assert np.array_equal(pagemap.anonymous_runs(ranges), whole)
+        assert as_pages(Pagemap(file.fileno()).runs(begin, end), begin) == whole
+
+
+def test_what_is_apart_is_counted(child: Child) -> None:
+    with open_one(child.text) as source:
+        assert source.apart[Apart.ABSENT] >= 4 * PAGE
+        assert source.apart[Apart.ZERO_MAPPED] >= PAGE
+        assert source.apart[Apart.SHARED_MAPPING] >= len(pages_at(source, child.shared)) + PAGES * PAGE
+        # All of it is what the kernel says is resident, less what is not: absent and zero-mapped pages.
+        known = source.size + source.apart[Apart.SHARED_MAPPING] + source.apart.get(Apart.ALREADY_SHARED, 0)
+        rss = int(resident(child)["Rss"].split()[0]) * 1024
+        assert abs(known - rss) <= 8 * PAGE
+        assert Apart.NOT_MERGEABLE not in source.apart
+
+
+def test_memory_that_nobody_may_touch_is_read(child: Child) -> None:
+    with open_one(child.text) as source:
+        assert pages_at(source, child.closed) == dict.fromkeys((0, 1), b"c" * PAGE)
+
+
+def test_regions_name_the_mappings(child: Child) -> None:
+    with open_one(child.text) as source:
+        assert isinstance(source, LiveSource)
+        names = {region.name for region in source.regions if region.start <= child.file < region.end}
+        assert len(names) == 1 and names.pop().endswith("/mapped")
+        assert any(region.name == "[heap]" for region in source.regions)
+        for extent in source.extents:
+            assert any(region.start <= extent.address < region.end for region in source.regions)
+
+
+def test_pages_shared_since_a_fork_are_apart(child: Child) -> None:
+    with open_one(child.text) as source:
+        alone = source.size
+        assert source.apart.get(Apart.ALREADY_SHARED, 0) < alone // 8
+    child.tell("fork")
+    child.tell("write")  # which takes a copy of its own of one page
+    with open_one(child.text) as source:
+        assert pages_at(source, child.private) == {1: b"other" + b"B" * (PAGE - 5)}
+        assert source.apart[Apart.ALREADY_SHARED] > alone // 2
+        assert source.size + source.apart[Apart.ALREADY_SHARED] == pytest.approx(alone, rel=0.1)
+
+
+def test_only_what_is_marked_mergeable(child: Child) -> None:
+    with open_sources([child.text], live=LiveOptions(mergeable=True))[0] as source:
+        assert source.extents == [] and source.size == 0
+        assert source.apart[Apart.NOT_MERGEABLE] > 0
+    child.tell("mergeable")
+    with open_sources([child.text], live=LiveOptions(mergeable=True))[0] as source:
+        assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 1, 5)}
+        assert source.size == 3 * PAGE
+
+
+def test_a_second_look(child: Child) -> None:
+    with open_one(child.text) as source:
+        assert isinstance(source, LiveSource)
+        private = child.private + np.array([0, 1, 5], np.uint64) * np.uint64(PAGE)
+        assert source.look_again(private).tolist() == [False, False, False]
+        child.tell("write")
+        assert source.look_again(private[:1]).tolist() == [False]
+        assert source.look_again(private).tolist() == [False, True, False]
+        assert pages_at(source, child.private)[1] == b"other" + b"B" * (PAGE - 5), "what is new was taken over"
+        assert source.look_again(private).tolist() == [False, False, False]
+        child.tell("unmap")
+        assert source.look_again(private).tolist() == [False, True, False], "a page that is gone has changed"
+        assert source.look_again(np.empty(0, np.uint64)).tolist() == []
+        child.end()
+        with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended"):
+            source.look_again(private)
+
+
+def test_many_pages_at_a_second_look() -> None:
+    """More pieces than one call takes, and runs longer than a task; against a plain comparison."""
+    n = 6000
+    with mmap.mmap(-1, n * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        pages = np.frombuffer(memory, np.uint8).reshape(n, PAGE)
+        rng = np.random.default_rng(5)
+        pages[:] = rng.integers(0, 256, (n, 1), np.uint8)
+        begin = pages.ctypes.data
+        with open_one(f"pid:{os.getpid()}") as source:
+            assert isinstance(source, LiveSource)
+            looked = np.flatnonzero((rng.random(n) < 0.5) | (np.arange(n) > 4000))
+            written = rng.random(n) < 0.3
+            pages[written, rng.integers(0, PAGE, np.count_nonzero(written))] ^= 1
+            changed = source.look_again(begin + looked.astype(np.uint64) * np.uint64(PAGE))
+            assert np.array_equal(changed, written[looked])
+        del pages
+
+
+def test_a_spool_holds_the_copy(child: Child, tmp_path: Path) -> None:
+    with open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))[0] as source:
+        assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 1, 5)}
+        assert [path.name for path in tmp_path.iterdir()] == ["mapped"], "the copy has no name"
+        (copy,) = {
+            line.split()[4]
+            for line in Path("/proc/self/maps").read_text().splitlines()
+            if "(deleted)" in line and str(tmp_path) in line
+        }
+        assert int(copy) > 0
+
+
+def test_what_does_not_fit_is_refused(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with open_one(child.text) as source:
+        size = source.size
+    monkeypatch.setattr(opening, "available_memory", lambda: size)
+    with pytest.raises(OSError, match=rf"{child.text}: copying takes [0-9,]+ bytes of memory, and {size:,} are"):
+        open_one(child.text)
+    with open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))[0] as source:
+        assert source.size == pytest.approx(size, abs=16 * PAGE)
+    monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
+    with open_one(child.text):
+        pass
+
+
+def test_a_spool_that_is_full(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"bytes free, and [0-9,]+ are needed") as caught:
+        open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_a_page_that_vanishes_is_left_out(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.preadv
-    told: list[bool] = []
-
-    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-        if not told:
-            told.append(True)
-            child.tell("unmap")
-        return real(fd, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", preadv)
+    before_reading(monkeypatch, 1, lambda: child.tell("unmap"))
     with open_one(child.text) as source:
         assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 5)}
         assert source.size == sum(len(memoryview(e.buffer)) for e in source.extents if isinstance(e, Extent))
 
 
+def test_where_process_vm_readv_is_forbidden(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As some containers do; then the mem file alone must do."""
+    with open_one(child.text) as source:
+        expected = {extent.address: bytes(memoryview(extent.buffer)) for extent in source.extents}  # type: ignore[union-attr]
+    real = RemoteMemory.__init__
+
+    def forbidden(self: RemoteMemory, pid: int, fd: int) -> None:
+        real(self, pid, fd)
+        self._readv = lambda *arguments: -1
+
+    monkeypatch.setattr(RemoteMemory, "__init__", forbidden)
+    with open_one(child.text) as source:
+        found = {extent.address: bytes(memoryview(extent.buffer)) for extent in source.extents}  # type: ignore[union-attr]
+    assert found == expected
+
+
+def before_reading(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[], object]) -> None:
+    """Act right before this call that reads memory."""
+    real = RemoteMemory.read
+    calls: list[int] = []
+
+    def read(self: RemoteMemory, pieces: np.ndarray, room: np.ndarray) -> np.ndarray:
+        calls.append(len(pieces))
+        if len(calls) == call:
+            act()
+        return real(self, pieces, room)
+
+    monkeypatch.setattr(RemoteMemory, "read", read)
+
+
 def test_a_process_that_ends_midway(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.preadv
-    calls = []
-
-    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
-        calls.append(offset)
-        if len(calls) == 3:
-            child.end()
-        return real(fd, buffers, offset)
-
-    monkeypatch.setattr(os, "preadv", preadv)
     descriptors = len(os.listdir("/proc/self/fd"))
+    before_reading(monkeypatch, 1, child.end)
     with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended"):
         open_one(child.text)
-    assert len(calls) >= 3
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
 def test_a_process_that_execs_while_it_is_opened(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then `maps` is of the program before, and empty, while the pagemap opened after it is of the next one."""
+    """Then `smaps` is of the program before, and empty, while the pagemap opened after it is of the next one."""
     real = os.open
 
     def open_(path: str, flags: int, *, dir_fd: int | None = None) -> int:
-        if path == "pagemap":
+        if path == "pagemap":  # smaps is open by then
             child.tell("exec")
         return real(path, flags, dir_fd=dir_fd)
 
@@ -224,7 +372,7 @@ def test_a_process_that_execs_while_it_is_opened(child: Child, monkeypatch: pyte
         open_one(child.text)
 
 
-def test_a_process_that_is_reaped_before_its_maps_are_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_is_reaped_before_its_mappings_are_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     def alive(self: Pagemap) -> bool:
         child.end()
         return True
@@ -281,13 +429,13 @@ def test_a_thread_is_not_a_process() -> None:
 def test_close_gives_everything_back(child: Child) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
     source = open_one(child.text)
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "nothing stays open but the copy"
     held = memoryview(source.extents[0].buffer)  # type: ignore[union-attr]
     first = held[0]
     source.close()
     source.close()
     assert held[0] == first
     held.release()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_this_very_process() -> None:
@@ -302,4 +450,4 @@ def test_progress_reaches_the_end(child: Child) -> None:
     copying = [(done, total) for phase, done, total in seen if phase.startswith("copying")]
     assert copying == sorted(copying)
     assert copying[-1] == (source.size, source.size)
-    assert seen[-1] == ("opening", 1, 1)
+    assert ("opening", 1, 1) in seen

@@ -36,7 +36,10 @@ def test_marks_are_kept() -> None:
 
 @pytest.mark.parametrize(
     ("offset", "n_now", "n_changed", "frame_size"),
-    [(5, 4, 1, 4), (1 << 63, 4, 1, 4), ((1 << 64) - 1, 4, 1, 4), (0, 3, 1, 4), (0, 4, 2, 4), (0, 4, 1, 0), (0, 9, 1, 9)],
+    [
+        *((5, 4, 1, 4), (1 << 63, 4, 1, 4), ((1 << 64) - 4, 4, 1, 4)),
+        *((0, 3, 1, 4), (0, 4, 2, 4), (0, 4, 1, 0), (0, 9, 1, 9)),
+    ],
 )
 def test_sizes_that_do_not_fit(offset: int, n_now: int, n_changed: int, frame_size: int) -> None:
     with pytest.raises(ValueError, match=r"bytes"):

@@ -1,7 +1,20 @@
 """Where bytes come from: raw images and live processes, each a guest made of extents."""
 
-from pagedup.memory.extent import Extent, ZeroExtent
-from pagedup.memory.opening import name_sources, open_sources
+from pagedup.memory.extent import Extent, Region, ZeroExtent
+from pagedup.memory.live import LiveSource
+from pagedup.memory.opening import LiveOptions, name_sources, open_sources
 from pagedup.memory.source import Apart, Progress, Source, SourceTextError
 
-__all__ = ["Apart", "Extent", "Progress", "Source", "SourceTextError", "ZeroExtent", "name_sources", "open_sources"]
+__all__ = [
+    "Apart",
+    "Extent",
+    "LiveOptions",
+    "LiveSource",
+    "Progress",
+    "Region",
+    "Source",
+    "SourceTextError",
+    "ZeroExtent",
+    "name_sources",
+    "open_sources",
+]

@@ -23,3 +23,12 @@ class ZeroExtent:
 
     address: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a guest's addresses, start <= address < end, and what it is to a person: a file, [heap], pc.ram."""
+
+    start: int
+    end: int
+    name: str

@@ -9,15 +9,39 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pagedup.memory.live import LiveSource
 from pagedup.memory.process import ProcessSource
 from pagedup.memory.raw import RawSource
+from pagedup.memory.room import available_memory
 from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N or the path of a raw memory image"
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+# What grouping takes beside a copy of 4096-byte frames: 28 bytes each at most, and 16 MiB (see find_duplicates).
+_BESIDE, _FIXED = 28 / 4096, 16 << 20
 
 
-def open_sources(texts: Sequence[str], progress: Progress | None = None, *, frame_size: int = 4096) -> list[Source]:
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How live memory is taken.
+
+    mergeable: only what is marked MADV_MERGEABLE, which is all that the kernel's own sharing looks at.
+    pause: freeze all processes while they are copied, so that the copies are of one instant.
+    spool: a folder for the copies, where they do not fit in memory.
+    """
+
+    mergeable: bool = False
+    pause: bool = False
+    spool: str | None = None
+
+
+def open_sources(
+    texts: Sequence[str],
+    progress: Progress | None = None,
+    *,
+    frame_size: int = 4096,
+    live: LiveOptions = LiveOptions(),
+) -> list[Source]:
     """Open every source that `texts` name, in that order; the caller closes them.
 
     A text is `pid:N` for a live process, or the path of a raw image, whose size must be a multiple of `frame_size`
@@ -34,9 +58,7 @@ def open_sources(texts: Sequence[str], progress: Progress | None = None, *, fram
             if progress is not None:
                 progress("opening", index, len(wanted))
             source = (
-                RawSource(name, what.text, frame_size)
-                if what.pid is None
-                else ProcessSource(name, what.text, what.pid, progress)
+                RawSource(name, what.text, frame_size) if what.pid is None else ProcessSource(name, what.text, what.pid)
             )
             sources.append(stack.enter_context(source))
             if isinstance(source, RawSource):
@@ -44,8 +66,30 @@ def open_sources(texts: Sequence[str], progress: Progress | None = None, *, fram
         _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
+        _copy([source for source in sources if isinstance(source, LiveSource)], live, progress)
         stack.pop_all()
     return sources
+
+
+def _copy(sources: Sequence[LiveSource], options: LiveOptions, progress: Progress | None) -> None:
+    with ExitStack():
+        for source in sources:
+            source.survey(mergeable=options.mergeable)
+        if options.spool is None:
+            _refuse_too_large(sources)
+        for source in sources:
+            source.copy(spool=options.spool, progress=progress)
+
+
+def _refuse_too_large(sources: Sequence[LiveSource]) -> None:
+    size = sum(source.size for source in sources)
+    needed, available = int(size * (1 + _BESIDE)) + _FIXED, available_memory()
+    if size and needed > available:
+        names = ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
+        raise OSError(
+            f"{names}: copying takes {needed:,} bytes of memory, and {available:,} are available;"
+            f" give --spool DIR, a folder with {size:,} bytes free, or scan fewer at once"
+        )
 
 
 def name_sources(texts: Sequence[str]) -> list[str]:
