@@ -23,8 +23,8 @@ PAGES = 8
 
 # Maps known pages, tells their addresses, and then obeys one line at a time.
 CHILD = """
-import ctypes, mmap, os, sys
-page, pages = mmap.PAGESIZE, 8
+import ctypes, mmap, os, sys, time
+page, pages, parent = mmap.PAGESIZE, 8, os.getpid()
 anonymous = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 private = mmap.mmap(-1, pages * page, flags=anonymous)
 shared = mmap.mmap(-1, pages * page, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
@@ -53,7 +53,9 @@ for line in sys.stdin:
     if line.strip() == "mergeable":
         private.madvise(mmap.MADV_MERGEABLE)
     if line.strip() == "fork" and os.fork() == 0:
-        sys.stdin.read()  # lives as long as its parent, and writes nothing
+        sys.stdin.close()
+        while os.getppid() == parent:
+            time.sleep(0.02)
         os._exit(0)
     if line.strip() == "exec":
         os.execv(sys.executable, [sys.executable, "-c", "print('done', flush=True); input()"])
@@ -328,7 +330,7 @@ def test_where_process_vm_readv_is_forbidden(child: Child, monkeypatch: pytest.M
 
     def forbidden(self: RemoteMemory, pid: int, fd: int) -> None:
         real(self, pid, fd)
-        self._readv = lambda *arguments: -1
+        self._readv = lambda *arguments: -1  # type: ignore[assignment]
 
     monkeypatch.setattr(RemoteMemory, "__init__", forbidden)
     with open_one(child.text) as source:

@@ -193,7 +193,7 @@ class LiveSource(Source):
         offsets = (self._offsets[index] + (starts - self._runs[index, 0])).tolist()
         addresses = (starts + self._shifts[index]).tolist()
         for address, offset, length in zip(addresses, offsets, (ends - starts).tolist(), strict=True):
-            self.extents.append(Extent(address, self._memory[offset : offset + length]))
+            self.extents.append(Extent(address, self._memory.data[offset : offset + length]))
         self.size = int((ends - starts).sum())
 
 

@@ -77,7 +77,7 @@ class RemoteMemory:
         done = 0
         while done < len(room):
             try:
-                got = os.preadv(self._fd, [room[done:]], address + done)
+                got = os.preadv(self._fd, [room.data[done:]], address + done)
             except OSError as error:
                 if error.errno not in (errno.EIO, errno.EFAULT):
                     raise
