@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -55,13 +56,14 @@ class LiveSource(Source):
     Nothing is written, and nothing is faulted in but pages that go away between looking and copying. First `survey`,
     which tells `size`; then `copy`. The process runs on meanwhile, unless it is paused: the copy is of no one instant.
 
-    `regions` names stretches of the guest's addresses; `in_huge_pages` counts the bytes that large pages hold now.
+    `regions` names stretches of the guest's addresses, `copied_at` is when copying ended, by time.monotonic().
     """
 
     def __init__(self, name: str, text: str, pid: int) -> None:
         super().__init__(name, text, 0)
         self.pid = pid
         self.regions: list[Region] = []
+        self.copied_at = 0.0
         self._files = ProcessFiles(pid)
         self._pagemap = Pagemap(self._files.pagemap)
         self._remote = RemoteMemory(pid, self._files.memory)
@@ -132,6 +134,7 @@ class LiveSource(Source):
                 progress(phase, done, self.size)
         self._check_alive()
         self._keep(np.concatenate(missing))
+        self.copied_at = time.monotonic()
 
     def look_again(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which of the pages of the copy at these addresses are no longer what they were.
