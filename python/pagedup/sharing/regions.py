@@ -77,6 +77,8 @@ def _check(guest: int, own: Sequence[Region]) -> None:
                 f"guest {guest}: the region at {region.start:#x} overlaps the one at {before.start:#x}, is out of order"
                 " or ends before it begins; regions must have ascending addresses"
             )
+    if own and own[-1].end > 1 << 64:
+        raise ValueError(f"guest {guest}: the region at {own[-1].start:#x} ends beyond 2**64")
 
 
 def _kinds(duplicates: Duplicates) -> list[NDArray[np.bool_]]:
@@ -109,10 +111,11 @@ def _count_guest(
 ) -> dict[str, NDArray[np.int64]]:
     """By name the pages of one guest, and how many of them are of each kind. Only names that have pages."""
     names = {name: index for index, name in enumerate(dict.fromkeys([*(region.name for region in own), OUTSIDE]))}
-    bounds = np.array([[region.start, min(region.end, (1 << 64) - 1)] for region in own], np.uint64).reshape(-1, 2)
-    # Frame numbers at which the regions begin and end; what lies between two of them is outside.
-    edges = np.searchsorted(addresses, bounds.reshape(-1)).tolist()
-    edges = np.array([0, *edges, len(addresses)])
+    # An end of 2**64, which no uint64 holds, is as good one byte lower: no frame begins there.
+    bounds = [bound for region in own for bound in (region.start, min(region.end, (1 << 64) - 1))]
+    # Frames at which the regions begin and end; what lies between two regions is outside.
+    inner = np.searchsorted(addresses, np.array(bounds, np.uint64))
+    edges = np.concatenate(([0], inner, [len(addresses)]))
     owners = np.full(len(edges) - 1, names[OUTSIDE])
     owners[1::2] = [names[region.name] for region in own]
     table = np.zeros((len(names), len(kinds) + 1), np.int64)
