@@ -50,8 +50,11 @@ def others() -> list[str]:
 
 
 @contextlib.contextmanager
-def stepped() -> Iterator["Stepper"]:
-    """KSM, at a standstill, for the time of the block; call it before the memory is marked mergeable."""
+def stepped(**settings: int) -> Iterator["Stepper"]:
+    """KSM, at a standstill, for the time of the block; call it before the memory is marked mergeable.
+
+    `settings` differ from SETTINGS, such as max_page_sharing=256.
+    """
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if busy := others():
@@ -64,7 +67,7 @@ def stepped() -> Iterator["Stepper"]:
         with subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.PIPE) as keeper:
             try:
                 for name in names:
-                    (KSM / name).write_text(str(SETTINGS[name]))
+                    (KSM / name).write_text(str(settings.get(name, SETTINGS[name])))
                 yield Stepper()
             finally:
                 assert keeper.stdin is not None

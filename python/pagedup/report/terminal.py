@@ -17,7 +17,7 @@ MIN_WIDTH = 120
 
 def scan_text(result: ScanResult) -> RenderableType:
     """All that `pagedup scan` shows: the tables, and the verdict."""
-    return Group(*(_drawn(table) for table in scan_tables(result)), Text(verdict(result)))
+    return Group(*(_drawn(table) for table in scan_tables(result)), *(Text(sentence) for sentence in verdict(result)))
 
 
 def _drawn(table: Table) -> RichTable:

@@ -13,6 +13,8 @@ def page_size_label(size: int) -> str:
 
 def human_size(size: int) -> str:
     """Bytes to three significant digits, in binary units."""
+    if size < 0:
+        return f"-{human_size(-size)}"
     if size < 1024:
         return f"{size} B"
     value = float(size)
@@ -22,6 +24,16 @@ def human_size(size: int) -> str:
         value, unit = value / 1024, next(units)
     decimals = 0 if value >= 99.95 else 1 if value >= 9.995 else 2
     return f"{value:.{decimals}f} {unit}"
+
+
+def human_time(seconds: float) -> str:
+    """A length of time to two significant digits or more."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.{0 if seconds >= 10 * length else 1}f} {unit}"
+    if seconds >= 0.1:
+        return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
+    return f"{seconds * 1000:.0f} ms"
 
 
 def percent(part: int, whole: int) -> str:

@@ -1,16 +1,42 @@
-"""Snapshot analysis: which frames of guests are equal, and what storing each content once saves."""
+"""Snapshot analysis: which frames of guests are equal, what storing each content once saves, and what it costs."""
 
 from pagedup.sharing.duplicates import Duplicates
+from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
+from pagedup.sharing.isolation import Isolation, isolation_cost
+from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
+from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
+from pagedup.sharing.lifetime import Lifetime, Volatility
+from pagedup.sharing.numa import NumaSaving, split_by_node
+from pagedup.sharing.regions import Region, RegionSummary, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
 __all__ = [
+    "BreakStep",
     "Duplicates",
+    "Explanation",
+    "FileShare",
     "GuestSummary",
+    "Isolation",
+    "KsmCounters",
+    "KsmPace",
+    "KsmPrediction",
+    "LargePageCost",
+    "Lifetime",
+    "NumaSaving",
+    "Region",
+    "RegionSummary",
     "SharedContent",
     "Summary",
+    "Volatility",
+    "explain",
     "find_duplicates",
+    "huge_page_cost",
+    "isolation_cost",
     "most_shared",
+    "predict_ksm",
+    "split_by_node",
     "summarize",
     "summarize_guests",
+    "summarize_regions",
 ]

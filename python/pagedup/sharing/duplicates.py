@@ -8,8 +8,11 @@ import numpy as np
 
 import dedupcore
 from pagedup.sharing.grouping import Grouping, group
+from pagedup.sharing.isolation import domain_numbers, split_classes
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
     from numpy.typing import NDArray
 
     from dedupcore import Work
@@ -108,6 +111,19 @@ class Duplicates:
             progress=None,
         )
         return Duplicates(grouping, layout, self._domains, self._n_bytes, self._threads, self.work)
+
+    def isolate(self, domains: Sequence[Hashable]) -> Duplicates:
+        """What find_duplicates would say with these domains, one a guest, from the classes: no memory is read again.
+
+        Its `work` is what this one took. Raises ValueError when `domains` has not one value a guest, or when more than
+        one domain was given already.
+        """
+        if self._domains.any():
+            raise ValueError("the guests are in several domains already; isolate a grouping without domains")
+        numbers = domain_numbers(domains, self.layout.n_guests)
+        zero = self._zero_canonical[0] if self._zero_canonical else None
+        grouping = split_classes(self.canonical, self.guest_offsets, numbers, zero, self.work)
+        return Duplicates(grouping, self.layout, numbers, self._n_bytes, self._threads, self.work)
 
     def within_guests(self) -> NDArray[np.int64]:
         """Int64 ndarray (n_guests,): non-zero frames of each guest that storing each content once per guest saves."""

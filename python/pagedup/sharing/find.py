@@ -14,6 +14,7 @@ import dedupcore
 from pagedup.memory import Extent, ZeroExtent
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.grouping import group
+from pagedup.sharing.isolation import domain_numbers
 from pagedup.sharing.layout import Layout
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def find_duplicates(
     n_frames = sum(length for _, _, length in runs)
     if n_frames > _MAX_FRAMES:
         raise ValueError(f"memory has {n_frames:,} frames of {size:,} bytes; at most {_MAX_FRAMES:,} are possible")
-    numbers = _domain_numbers(domains, len(guests))
+    numbers = domain_numbers(domains, len(guests))
     n_threads = dedupcore.available_threads() if threads is None else operator.index(threads)
     if n_threads < 1:
         raise ValueError(f"threads is {n_threads}; it must be 1 or more")
@@ -179,13 +180,3 @@ def _check_order(runs: list[tuple[int, int, int]], frame_size: int) -> None:
                 f"guest {guest}: the extent at {next_address:#x} overlaps the one at {address:#x} or is out of order;"
                 " extents must have ascending addresses"
             )
-
-
-def _domain_numbers(domains: Sequence[Hashable] | None, n_guests: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    if domains is None:
-        return np.zeros(n_guests, np.int64)
-    values = list(domains)
-    if len(values) != n_guests:
-        raise ValueError(f"domains has {len(values)} values for {n_guests} guests; it must have one a guest")
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
