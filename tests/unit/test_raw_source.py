@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import pagedup.memory.raw as raw_module
+import pagedup.memory.image_file as image_file_module
 from pagedup.memory import Extent, Source, SourceTextError, ZeroExtent, name_sources, open_sources
 
 PAGE = 4096
@@ -215,7 +215,7 @@ def test_file_that_cannot_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def mapped(fd: int, size: int) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
-    monkeypatch.setattr(raw_module, "MappedFile", mapped)
+    monkeypatch.setattr(image_file_module, "MappedFile", mapped)
     with pytest.raises(OSError, match="cannot be mapped: No such device") as caught:
         open_one(path)
     assert (caught.value.errno, caught.value.filename) == (errno.ENODEV, str(path))

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pagedup
-from pagedup.sharing import Region, RegionSummary, summarize_regions
+from pagedup.memory import Region
+from pagedup.sharing import RegionSummary, summarize_regions
 from pagedup.sharing.regions import OUTSIDE
 from tests.property.memories import Case, cases
 

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pagedup.memory.formats import open_image
 from pagedup.memory.live import LiveSource
+from pagedup.memory.mapped_source import MappedSource
 from pagedup.memory.process import ProcessSource
-from pagedup.memory.raw import RawSource
 from pagedup.memory.room import available_memory
 from pagedup.memory.source import Progress, Source, SourceTextError
 
@@ -58,10 +59,12 @@ def open_sources(
             if progress is not None:
                 progress("opening", index, len(wanted))
             source = (
-                RawSource(name, what.text, frame_size) if what.pid is None else ProcessSource(name, what.text, what.pid)
+                open_image(name, what.text, frame_size)
+                if what.pid is None
+                else ProcessSource(name, what.text, what.pid)
             )
             sources.append(stack.enter_context(source))
-            if isinstance(source, RawSource):
+            if isinstance(source, MappedSource):
                 wanted[index] = replace(what, identity=source.identity)
         _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:

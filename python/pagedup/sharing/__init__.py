@@ -8,7 +8,7 @@ from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
 from pagedup.sharing.lifetime import Lifetime, Volatility
 from pagedup.sharing.numa import NumaSaving, split_by_node
-from pagedup.sharing.regions import Region, RegionSummary, summarize_regions
+from pagedup.sharing.regions import RegionSummary, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "LargePageCost",
     "Lifetime",
     "NumaSaving",
-    "Region",
     "RegionSummary",
     "SharedContent",
     "Summary",

@@ -12,16 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pagedup.memory import Region
     from pagedup.sharing.duplicates import Duplicates
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """The addresses from `start` up to but not including `end` of a guest, in bytes, and what they are called."""
-
-    start: int
-    end: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
