@@ -48,7 +48,17 @@ def missing_valgrind() -> str:
     return f"not installed: {', '.join(gone)}" if gone else ""
 
 
-PROBES = {"ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
+def chromium() -> str | None:
+    """The browser that pages are tried in."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def missing_chromium() -> str:
+    """Why no page can be looked at here; empty if one can."""
+    return "" if chromium() else "not installed: chromium"
+
+
+PROBES = {"chromium": missing_chromium, "ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
 
 
 def required(environment: str) -> set[str]:

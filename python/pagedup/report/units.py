@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+from unicodedata import east_asian_width
+
+LONGEST_TEXT = 80
+"""Columns of a name that are shown where room is short; a name may have thousands."""
+
 
 def page_size_label(size: int) -> str:
     """A page size (bytes) as users write it: 4096 is 4K."""
@@ -54,3 +60,23 @@ def size_and_percent(part: int, whole: int) -> str:
 def printable(text: str) -> str:
     """`text` on one line: whatever a terminal might act on, or cannot encode, is written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` as it is shown in at most `width` columns (at least 3), cut in its middle, since names differ at the ends.
+
+    Characters that East Asian fonts draw wide take two columns.
+    """
+    if len(text) <= width and sum(map(_columns, text)) <= width:
+        return text
+    tail = (width - 1) * 2 // 5
+    return f"{_fitting(text[:width], width - 1 - tail)}…{_fitting(text[: -width - 1 : -1], tail)[::-1]}"
+
+
+def _columns(character: str) -> int:
+    return 2 if east_asian_width(character) in "WF" else 1
+
+
+def _fitting(text: str, width: int) -> str:
+    """As many characters from the start as fit."""
+    return text[: sum(used <= width for used in accumulate(map(_columns, text)))]
