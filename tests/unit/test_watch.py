@@ -86,7 +86,7 @@ def test_changes_are_seen_where_they_are(writer: Writer, frame_size: int) -> Non
     with sources[0]:
         writer.write(2, 11, 35)  # a zero page, one of two copies, and one that stands alone
         watch.look(1, 0)
-        volatile = found.addresses[watch.volatile()]
+        volatile = found.addresses[watch.volatile(found)]
     # Of a page that stands alone some small frames are zero.
     expected, n_pages = ({2, 11}, 30) if frame_size == 4096 else ({2, 11, 35}, 40)
     assert {int(address) // 4096 for address in volatile} == expected

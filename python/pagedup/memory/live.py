@@ -171,6 +171,15 @@ class LiveSource(Source):
         self._check_alive()
         return changed.astype(np.bool_)
 
+    def in_process(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Uint64 ndarray (n,): where pages of the copy, by their addresses in the guest, lie in the process."""
+        begins = self._runs[:, 0] + self._shifts
+        return addresses - self._shifts[np.searchsorted(begins, addresses, side="right") - 1]
+
+    def contents(self) -> list[memoryview]:
+        """The copy, as it is now: what was scanned, and what looking again has taken over since."""
+        return [memoryview(extent.buffer) for extent in self.extents if isinstance(extent, Extent)]
+
     def check(self) -> None:
         """Nothing to ask: the copy was complete, or copying failed."""
 

@@ -16,6 +16,10 @@ class MappedSource(Source):
         self.identity = file.identity
         self._frame_size = frame_size
 
+    def contents(self) -> list[memoryview]:
+        """The file, all of it."""
+        return [self.file.content]
+
     def check(self) -> None:
         """Raise OSError when the file shrank since it was opened."""
         self.file.check()

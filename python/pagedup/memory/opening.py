@@ -12,11 +12,15 @@ from pathlib import Path
 from pagedup.memory.formats import open_image
 from pagedup.memory.live import LiveSource
 from pagedup.memory.mapped_source import MappedSource
+from pagedup.memory.pause import paused
 from pagedup.memory.process import ProcessSource
+from pagedup.memory.qemu import QemuGuest, find_guest, find_guests
+from pagedup.memory.qemu_source import QemuSource
+from pagedup.memory.qmp import guest_at
 from pagedup.memory.room import available_memory
 from pagedup.memory.source import Progress, Source, SourceTextError
 
-_KNOWN = "pid:N or the path of a raw memory image"
+_KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 # What grouping takes beside a copy of 4096-byte frames: 28 bytes each at most, and 16 MiB (see find_duplicates).
 _BESIDE, _FIXED = 28 / 4096, 16 << 20
@@ -45,12 +49,14 @@ def open_sources(
 ) -> list[Source]:
     """Open every source that `texts` name, in that order; the caller closes them.
 
-    A text is `pid:N` for a live process, or the path of a raw image, whose size must be a multiple of `frame_size`
-    bytes. A path that holds a colon is written with a directory: `./pid:1`. Raises SourceTextError for a text of no
-    known form and for two texts that name one source, OSError for what cannot be read.
+    A text is `pid:N` for a live process; `qemu:NAME`, `qemu:N` (its process number) or `qemu:PATH` (its QMP socket) for
+    a live QEMU guest, `qemu:all` for all of them; or the path of a dump (ELF core, LiME or raw; the size of a raw image
+    must be a multiple of `frame_size` bytes). A path that holds a colon is written with a directory: `./pid:1`.
+    Raises SourceTextError for a text of no known form and for two texts that name one source, OSError for what cannot
+    be read, or does not fit in memory.
 
-    Names are unique and easy to type: `pid:N`, or the file's name without its last suffix; files that agree in that
-    are named by their paths as given.
+    Names are unique and easy to type: `pid:N`, the guest's name, or the file's name without its last suffix; those that
+    agree in that are named by their texts as given.
     """
     wanted = _wanted(texts)
     with ExitStack() as stack:
@@ -58,11 +64,7 @@ def open_sources(
         for index, (what, name) in enumerate(zip(wanted, _names(wanted), strict=True)):
             if progress is not None:
                 progress("opening", index, len(wanted))
-            source = (
-                open_image(name, what.text, frame_size)
-                if what.pid is None
-                else ProcessSource(name, what.text, what.pid)
-            )
+            source = _open(what, name, frame_size)
             sources.append(stack.enter_context(source))
             if isinstance(source, MappedSource):
                 wanted[index] = replace(what, identity=source.identity)
@@ -74,8 +76,19 @@ def open_sources(
     return sources
 
 
+def _open(what: _Wanted, name: str, frame_size: int) -> Source:
+    if what.guest is not None:
+        return QemuSource(name, what.text, what.guest)
+    if what.pid is not None:
+        return ProcessSource(name, what.text, what.pid)
+    return open_image(name, what.text, frame_size)
+
+
 def _copy(sources: Sequence[LiveSource], options: LiveOptions, progress: Progress | None) -> None:
-    with ExitStack():
+    with ExitStack() as pauses:
+        if options.pause:
+            for source in sources:
+                pauses.enter_context(paused(source.pid))
         for source in sources:
             source.survey(mergeable=options.mergeable)
         if options.spool is None:
@@ -103,13 +116,22 @@ def name_sources(texts: Sequence[str]) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     text: str
-    pid: int | None
+    pid: int | None  # of a live process
+    guest: QemuGuest | None  # if it is one of QEMU
     identity: tuple[int, ...]  # equal for two texts that name one source
     names: tuple[str, ...]  # what it may be called, best first; the last is unique
 
 
 def _wanted(texts: Sequence[str]) -> list[_Wanted]:
-    wanted = [_classify(text) for text in texts]
+    wanted: list[_Wanted] = []
+    for text in texts:
+        if text == "qemu:all":
+            guests = find_guests()
+            if not guests:
+                raise OSError("qemu:all: no QEMU runs here")
+            wanted += [_of_guest(f"qemu:{guest.pid}", guest) for guest in guests]
+        else:
+            wanted.append(_classify(text))
     _refuse_repeats(wanted)
     return wanted
 
@@ -121,7 +143,9 @@ def _classify(text: str) -> _Wanted:
         if not (number.isascii() and number.isdigit() and len(number) <= 10 and int(number) > 0):
             raise SourceTextError(f"{text}: pid: takes a process number, such as pid:1234 (a file is written ./{text})")
         pid = int(number)
-        return _Wanted(text, pid, (pid,), (f"pid:{pid}",))
+        return _Wanted(text, pid, None, (pid,), (f"pid:{pid}",))
+    if text.startswith("qemu:"):
+        return _of_guest(text, _find_guest(text, text.removeprefix("qemu:")))
     prefix = _PREFIX.match(text)
     if prefix and not os.path.lexists(text):
         raise SourceTextError(
@@ -130,7 +154,19 @@ def _classify(text: str) -> _Wanted:
     if not text:
         raise SourceTextError(f"a source is empty; give {_KNOWN}")
     status = os.stat(text)
-    return _Wanted(text, None, (status.st_dev, status.st_ino), (Path(text).stem or text, text, os.path.realpath(text)))
+    names = (Path(text).stem or text, text, os.path.realpath(text))
+    return _Wanted(text, None, None, (status.st_dev, status.st_ino), names)
+
+
+def _find_guest(text: str, which: str) -> QemuGuest:
+    if not which:
+        raise SourceTextError(f"{text}: qemu: takes a guest's name, its process number, its QMP socket, or all")
+    return guest_at(which) if "/" in which else find_guest(which)
+
+
+def _of_guest(text: str, guest: QemuGuest) -> _Wanted:
+    number = f"qemu:{guest.pid}"
+    return _Wanted(text, guest.pid, guest, (guest.pid,), (guest.name, number) if guest.name else (number,))
 
 
 def _refuse_repeats(wanted: list[_Wanted]) -> None:

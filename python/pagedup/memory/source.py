@@ -60,6 +60,10 @@ class Source(ABC):
         self.apart: dict[Apart, int] = {}
 
     @abstractmethod
+    def contents(self) -> list[memoryview]:
+        """The bytes that a digest of the source is made of, in order."""
+
+    @abstractmethod
     def check(self) -> None:
         """Raise OSError when what was read since opening cannot be trusted. Call it after the last byte was read."""
 

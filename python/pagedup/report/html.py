@@ -88,7 +88,7 @@ def scan_html(result: ScanResult, memory_map: MemoryMap, matrix: GuestMatrix, pr
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        verdict=printable(verdict(result)),
+        verdict=[printable(sentence) for sentence in verdict(result)],
         scope=_scope(result),
         figures=_figures(result),
         sections=[section for section in sections if section.pictures or section.facts or section.tables],

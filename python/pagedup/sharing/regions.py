@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pagedup.memory import Region
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pagedup.memory import Region
     from pagedup.sharing.duplicates import Duplicates
 
 

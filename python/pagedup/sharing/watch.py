@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pagedup.memory import LiveSource, Source
 from pagedup.sharing.duplicates import Duplicates
+from pagedup.sharing.lifetime import Lifetime, Volatility
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,20 +47,19 @@ class Watch:
         """Choose the pages; `sources` are the guests of `duplicates`, in that order."""
         self._duplicates = duplicates
         self._mask = np.uint64(-os.sysconf("SC_PAGE_SIZE") % (1 << 64))
+        self._zero = duplicates.zero
         matched = duplicates.counts().copies[duplicates.canonical] > 1
-        matched |= duplicates.zero
+        matched |= self._zero
         addresses = duplicates.addresses
-        self._guests: list[tuple[LiveSource, slice]] = []
+        self._guests: list[tuple[LiveSource, int]] = []
         self._pages: list[NDArray[np.uint64]] = []
         self._changed: list[NDArray[np.bool_]] = []
-        for source, start, end in zip(
-            sources, duplicates.guest_offsets[:-1].tolist(), duplicates.guest_offsets[1:].tolist(), strict=True
-        ):
-            own = slice(start, end)
+        for guest, source in enumerate(sources):
+            own = slice(*duplicates.guest_offsets[guest : guest + 2])
             if isinstance(source, LiveSource) and matched[own].any():
                 pages = addresses[own][matched[own]] & self._mask
                 pages = pages[np.diff(pages, prepend=pages[0] + np.uint64(1)) != 0]  # frames may be smaller than pages
-                self._guests.append((source, own))
+                self._guests.append((source, guest))
                 self._pages.append(pages)
                 self._changed.append(np.zeros(len(pages), np.bool_))
         self._addresses = addresses
@@ -85,13 +87,55 @@ class Watch:
                     progress("looking again", index + 1, len(self._guests))
             self.looks.append(Look(now - copied, changed, unchanged))
 
-    def volatile(self) -> NDArray[np.bool_]:
-        """Bool ndarray (n_frames,): which frames lie in a page that had changed at any look."""
-        mask = np.zeros(self._duplicates.n_frames, np.bool_)
-        for (_, own), pages, changed in zip(self._guests, self._pages, self._changed, strict=True):
-            if changed.any():
-                mask[own] = np.isin(self._addresses[own] & self._mask, pages[changed])
+    def volatile(self, duplicates: Duplicates) -> NDArray[np.bool_]:
+        """Bool ndarray (n_frames,): which frames lie in a page that had changed at any look.
+
+        `duplicates` is the grouping that is watched, or one coarsened from it.
+        """
+        mask = np.zeros(duplicates.n_frames, np.bool_)
+        if any(changed.any() for changed in self._changed):
+            pages = duplicates.addresses & self._mask
+            for (_, guest), own, changed in zip(self._guests, self._pages, self._changed, strict=True):
+                frames = slice(*duplicates.guest_offsets[guest : guest + 2])
+                mask[frames] = np.isin(pages[frames], own[changed])
         return mask
+
+    def volatility(self) -> Volatility | None:
+        """What had changed at any look; None if there was none."""
+        if not self.looks:
+            return None
+        zero = 0
+        for (_, guest), own, changed in zip(self._guests, self._pages, self._changed, strict=True):
+            frames = slice(*self._duplicates.guest_offsets[guest : guest + 2])
+            begins = np.searchsorted(self._addresses[frames], own[changed])  # a page is what its first frame is
+            zero += int(np.count_nonzero(self._zero[frames][np.minimum(begins, frames.stop - frames.start - 1)]))
+        n_changed = self.n_pages - self.looks[-1].unchanged
+        return Volatility(self.looks[-1].seconds, self.n_pages, n_changed, zero, n_changed - zero)
+
+    def lifetime(self) -> Lifetime | None:
+        """How long matched pages stay as they are, from all looks; None if there was none."""
+        if not self.looks:
+            return None
+        unchanged = [(0.0, self.n_pages), *((look.seconds, look.unchanged) for look in self.looks)]
+        half_life, method = _half_life(unchanged)
+        hours = self.looks[-1].seconds / 3600
+        writes = sum(look.changed for look in self.looks) / (self.n_pages * hours) if hours else None
+        return Lifetime(tuple(unchanged), half_life, method, writes)
+
+
+def _half_life(unchanged: Sequence[tuple[float, int]]) -> tuple[float | None, str]:
+    """Seconds until half of the pages have changed, and how that was obtained."""
+    first, last = unchanged[0], unchanged[-1]
+    if last[1] == first[1]:
+        return None, f"no page changed in {last[0]:.3g} s"
+    half = first[1] / 2
+    for (before, more), (after, fewer) in pairwise(unchanged):
+        if fewer <= half:
+            return before + (after - before) * (more - half) / (more - fewer), "interpolated between two looks"
+    # Changes by the time that pages were seen unchanged: the likeliest rate if that is constant.
+    exposed = sum((after - before) * (more + fewer) / 2 for (before, more), (after, fewer) in pairwise(unchanged))
+    rate = (first[1] - last[1]) / exposed
+    return math.log(2) / rate, f"extrapolated from {last[0]:.3g} s, as if pages went on changing at the same rate"
 
 
 def _wait(until: float, report: Callable[[float, float], None]) -> None:
