@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,11 @@ def rounds_of(
         results.clear()
         count = max(min(rounds, affordable), min(rounds, _LEAST_ROUNDS))
         return [_round(sides, list(sides)[:: -1 if n % 2 else 1]) for n in range(count)]
+
+
+def silently(command: Sequence[str]) -> None:
+    """Run a command that must succeed, without its output."""
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def _round(sides: Mapping[str, Callable[[], Any]], order: Sequence[str]) -> Times:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import data, native, peers
+from benchmarks import data, native, peers, realram
 from benchmarks.data import Bytes
-from benchmarks.measure import Outcome, rounds_of
+from benchmarks.live import live
+from benchmarks.measure import Outcome, rounds_of, silently
 from benchmarks.memory import available_bytes, huge_pages
 from benchmarks.settings import Settings
-from pagedup import Duplicates, find_duplicates
+from pagedup import Duplicates, find_duplicates, open_sources
 
 _ROOT = Path(__file__).resolve().parent.parent
 _FRAME = 4096
@@ -141,9 +144,9 @@ def scan(settings: Settings) -> Iterator[Outcome]:
     default = len(os.sched_getaffinity(0))
     times = rounds_of(
         {
-            "cat": lambda: _silently(["cat", *paths]),
-            "one": lambda: _silently([*command, "--threads", "1"]),
-            "default": lambda: _silently(command),
+            "cat": lambda: silently(["cat", *paths]),
+            "one": lambda: silently([*command, "--threads", "1"]),
+            "default": lambda: silently(command),
         },
         settings.rounds,
         cpus=default,
@@ -156,6 +159,46 @@ def scan(settings: Settings) -> Iterator[Outcome]:
             bound,
             "at most",
         )
+
+
+def elf(settings: Settings) -> Iterator[Outcome]:
+    """An ELF core against the raw dump of the same guests, whose segments begin anywhere in the file."""
+    raw = settings.dump_paths()
+    with tempfile.TemporaryDirectory(dir=realram.BUILD) as folder:
+        cores = [Path(folder, f"{path.stem}.elf") for path in raw]
+        for path, core in zip(raw, cores, strict=True):
+            data.write_core(path, core)
+
+        def find(paths: list[Path]) -> Duplicates:
+            with ExitStack() as stack:
+                sources = [stack.enter_context(source) for source in open_sources([str(path) for path in paths])]
+                return find_duplicates([source.extents for source in sources], threads=1)
+
+        times = rounds_of({"raw": lambda: find(raw), "elf": lambda: find(cores)}, settings.rounds, check=_same_numbers)
+    yield Outcome(
+        "elf", "ELF cores, unaligned in the file: speed / raw dumps", [t["raw"] / t["elf"] for t in times], 0.9
+    )
+
+
+def html(settings: Settings) -> Iterator[Outcome]:
+    """What --html takes beyond the scan."""
+    command = [sys.executable, "-P", "-m", "pagedup", "scan", "--json", *map(str, settings.dump_paths())]
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "report.html")
+        times = rounds_of(
+            {"scan": lambda: silently(command), "html": lambda: silently([*command, "--html", str(page)])},
+            settings.rounds,
+            cpus=len(os.sched_getaffinity(0)),
+        )
+        size = page.stat().st_size
+    yield Outcome(
+        "html",
+        "pagedup scan: seconds that --html takes beyond the scan",
+        [t["html"] - t["scan"] for t in times],
+        3,
+        "at most",
+        note=f"a page of {size:,} bytes",
+    )
 
 
 def unique(settings: Settings) -> Iterator[Outcome]:
@@ -252,13 +295,21 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "sizes": sizes,
     "threads": threads,
     "scan": scan,
+    "elf": elf,
+    "html": html,
+    "live": live,
     "unique": unique,
     "scale": scale,
     "adversarial": adversarial,
     "names": names,
     "memory": memory,
 }
-ON_REAL_MEMORY = ("real", "peers", "sizes", "threads", "scan")
+ON_REAL_MEMORY = ("real", "peers", "sizes", "threads", "scan", "elf", "html")
+
+
+def _same_numbers(results: dict[str, Any]) -> None:
+    if results["raw"].n_distinct != results["elf"].n_distinct or results["raw"].n_zero != results["elf"].n_zero:
+        raise AssertionError("the two forms of a dump differ")
 
 
 def _sides(memory: Bytes, peer: Callable[[Bytes], Any]) -> dict[str, Callable[[], Any]]:
@@ -269,10 +320,6 @@ def _same_classes(results: dict[str, Any]) -> None:
     """Both sides must have done the same work."""
     if not peers.same_classes(results["find"].canonical, results["peer"][0]):
         raise AssertionError("the two sides found different classes")
-
-
-def _silently(command: list[str]) -> None:
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
 
 
 def _read_in_two(memory: Bytes, reader: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pagedup
-from tests.oracle import ksm
+from benchmarks import ksm
 
 pytestmark = pytest.mark.ksm
 PAGE = mmap.PAGESIZE

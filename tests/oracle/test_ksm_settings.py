@@ -11,7 +11,7 @@ import pytest
 
 import pagedup
 from pagedup.sharing import KsmCounters, KsmPrediction, predict_ksm
-from tests.oracle import ksm, scan_cost
+from benchmarks import ksm, scan_cost
 
 pytestmark = pytest.mark.ksm
 PAGE = mmap.PAGESIZE

@@ -31,7 +31,7 @@ _ADVISOR_CPU = 0.70  # advisor_max_cpu
 SCAN_COST = 3.5e-6
 """Seconds of CPU that ksmd takes to scan a page: the mean of the two scans that merge all, and of later scans.
 
-Measured by `python -m tests.oracle.scan_cost` on one machine (AMD EPYC, Linux 6.18). Another may take half or twice as
+Measured by `python -m benchmarks.scan_cost` on one machine (AMD EPYC, Linux 6.18). Another may take half or twice as
 long.
 """
 

@@ -1,4 +1,4 @@
-"""What a page costs the kernel's own page sharing: `python -m tests.oracle.scan_cost`, as root.
+"""What a page costs the kernel's own page sharing: `python -m benchmarks.scan_cost`, as root.
 
 The source of SCAN_COST in pagedup.sharing.ksm: CPU time of ksmd, by page, over the two full scans until nothing more
 merges, at full speed.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import native
-from tests.oracle import ksm
+from benchmarks import ksm
 
 PAGE = mmap.PAGESIZE
 
@@ -59,7 +59,7 @@ def scan_costs(n: int, scans: int) -> list[tuple[float, float]]:
 
 def main() -> None:
     """Print the costs of each scan, and their mean over the first two."""
-    parser = argparse.ArgumentParser(prog="python -m tests.oracle.scan_cost", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scan_cost", description=__doc__)
     parser.add_argument("--pages", type=int, default=1 << 18, help="pages to scan (default: 262,144, 1 GiB)")
     costs = scan_costs(parser.parse_args().pages, 5)
     for number, (cpu, wall) in enumerate(costs, 1):

@@ -1,0 +1,130 @@
+"""Does the verdict come true? What `pagedup scan` predicts of live guests, and what the kernel's KSM then achieves on them.
+
+    python -m benchmarks.calibrate --boots 5 --json FILE
+
+For each workload and boot: three guests are booted, and run on all the time. `pagedup scan qemu:all` predicts; then KSM
+scans the same guests until it finds nothing more, first as it ships (but for its speed), then with use_zero_pages=1 and
+without a limit on sharing. Printed is a table in Markdown: means over the boots, and the 95 % interval of the mean of
+the ratio achieved / predicted (Student's t).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ksm
+from benchmarks.live import live_guests
+
+_WORKLOADS = ("idle", "python", "redis", "web")
+_GUESTS = 3
+# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom would be a table; these are the ones in reach.
+_T95 = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+_SETTINGS = {
+    "as shipped": {"use_zero_pages": 0, "max_page_sharing": 256},
+    "zero pages": {"use_zero_pages": 1, "max_page_sharing": 1 << 20},
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One boot of one workload under one choice of settings; saved pages."""
+
+    workload: str
+    settings: str
+    boot: int
+    predicted: int
+    achieved: int
+    scanned: int
+    volatile: int
+
+
+def predict() -> dict[str, Any]:
+    """What the command says of all live guests."""
+    command = [sys.executable, "-P", "-m", "pagedup", "scan", "--json", "--interval", "2", "qemu:all"]
+    report: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return report
+
+
+def trials(workload: str, boot: int, memory: str) -> list[Trial]:
+    """Boot once; predict, and let KSM do it, for each of the settings."""
+    found = []
+    with ksm.stepped() as kernel, live_guests([f"{workload}{n}={workload}" for n in range(_GUESTS)], memory):
+        for name, settings in _SETTINGS.items():
+            kernel.restart(**settings)
+            report = predict()["ksm"]
+            expected = report["as_shipped" if name == "as shipped" else "zero_pages"]
+            kernel.converge_at_full_speed()
+            reached = ksm.counters()
+            found.append(
+                Trial(
+                    workload,
+                    name,
+                    boot,
+                    expected["pages_sharing"] + expected["ksm_zero_pages"],
+                    reached["pages_sharing"] + reached["ksm_zero_pages"],
+                    report["pages"],
+                    expected["pages_volatile"],
+                )
+            )
+            print(f"calibrate: {found[-1]}", file=sys.stderr, flush=True)
+    return found
+
+
+def table(found: Sequence[Trial]) -> str:
+    """Of means over the boots, in Markdown."""
+    lines = [
+        "| workload | KSM's settings | boots | scanned MiB | predicted MiB | achieved MiB | achieved / predicted |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for workload in dict.fromkeys(trial.workload for trial in found):
+        for settings in _SETTINGS:
+            same = [trial for trial in found if (trial.workload, trial.settings) == (workload, settings)]
+            ratios = [trial.achieved / trial.predicted for trial in same]
+            scanned, predicted, achieved = (
+                f"{statistics.mean(getattr(trial, field) for trial in same) / 256:,.0f}"
+                for field in ("scanned", "predicted", "achieved")
+            )
+            lines.append(
+                f"| {workload} | {settings} | {len(same)} | {scanned} | {predicted} | {achieved} | {interval(ratios)} |"
+            )
+    return "\n".join(lines)
+
+
+def interval(values: Sequence[float]) -> str:
+    """Mean, and half the width of its 95 % interval."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = _T95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:.3f} ± {half:.3f}"
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--boots", type=int, default=5, choices=range(1, 11), metavar="1..10")
+    parser.add_argument("--memory", default="384M", help="of each guest")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all trials there")
+    options = parser.parse_args()
+    found = [
+        trial
+        for boot in range(options.boots)
+        for workload in _WORKLOADS
+        for trial in trials(workload, boot, options.memory)
+    ]
+    if options.json:
+        options.json.write_text(json.dumps([asdict(trial) for trial in found], indent=1) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
