@@ -48,7 +48,12 @@ def missing_valgrind() -> str:
     return f"not installed: {', '.join(gone)}" if gone else ""
 
 
-PROBES = {"ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
+def missing_gdb() -> str:
+    """Why no core can be taken of a running process here; empty if one can."""
+    return "" if shutil.which("gcore") else "not installed: gcore (of gdb)"
+
+
+PROBES = {"gdb": missing_gdb, "ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
 
 
 def required(environment: str) -> set[str]:
