@@ -1,7 +1,7 @@
 # Every target does its own set-up, in .venv and build/, and never needs root. README.md gives the commands behind each.
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sanitize coverage clean check run-sanitized run-covered
+.PHONY: help demo test lint bench sanitize coverage fuzz clean check run-sanitized run-covered
 
 PYTHON ?= python3
 CC_USED := $(if $(filter default undefined,$(origin CC)),gcc,$(CC))
@@ -25,6 +25,7 @@ help:
 	@echo "make bench     compare with peers and with the physical limit; fails below a floor"
 	@echo "make sanitize  the unit and property tests under AddressSanitizer and UBSan"
 	@echo "make coverage  which lines of the C core these tests reach"
+	@echo "make fuzz      feed broken dumps to their readers, for FUZZ_SECONDS=60"
 	@echo "make lint      ruff, mypy --strict, and the C core without a warning"
 	@echo "make clean     remove all that these made"
 	@echo "PYTHON=python3.13 chooses the interpreter, CC=clang the compiler."
@@ -92,6 +93,23 @@ run-covered: $(VENV)/.tools $(VENV)/.installed
 	@find build/coverage -name '*.gcda' -delete
 	$(RUN) -m pytest tests/unit tests/property $(PYTEST_ARGS)
 	@gcov --no-output --relative-only --object-directory build/coverage/src/dedupcore src/dedupcore/*.c
+
+# In an environment of its own, since atheris has no wheels for every Python. New inputs stay in build/fuzz.
+FUZZ_SECONDS ?= 60
+ATHERIS := 3.0.0
+
+.venv-fuzz/.made-$(ABI): $(DIST)/.built
+	@echo "== making .venv-fuzz"
+	@rm -rf .venv-fuzz
+	@$(PYTHON) -m venv .venv-fuzz
+	@.venv-fuzz/bin/python -P -m pip --disable-pip-version-check install --quiet --constraint requirements-dev.txt \
+		atheris==$(ATHERIS) $(DIST)/pagedup-*.whl
+	@touch $@
+
+fuzz: .venv-fuzz/.made-$(ABI)
+	@mkdir -p build/fuzz
+	.venv-fuzz/bin/python -m tests.fuzz.fuzz_dumps -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
+		-print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz tests/fuzz/corpus
 
 clean:
 	rm -rf .venv .venv-* build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -1,4 +1,4 @@
-"""Does the verdict come true? What `pagedup scan` predicts of live guests, and what the kernel's KSM then achieves on them.
+"""Does the verdict come true? What `pagedup scan` predicts of live guests, and what KSM then achieves on them.
 
     python -m benchmarks.calibrate --boots 5 --json FILE
 
@@ -110,7 +110,8 @@ def interval(values: Sequence[float]) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=(__doc__ or "").partition("\n")[0])
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=about)
     parser.add_argument("--boots", type=int, default=5, choices=range(1, 11), metavar="1..10")
     parser.add_argument("--memory", default="384M", help="of each guest")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all trials there")

@@ -35,6 +35,7 @@ def read(name: str) -> str:
 
 
 def counters() -> dict[str, int]:
+    """All that KSM counts and we look at."""
     return {name: int(read(name)) for name in COUNTERS}
 
 

@@ -1,4 +1,4 @@
-"""Measurements on live guests, which are booted for them: against the kernel's own sharing, and against plain reading."""
+"""Measurements on live guests, booted for them: against the kernel's own sharing, and against plain reading."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def live(settings: Settings) -> Iterator[Outcome]:
             silently(command)
             scanned = time.perf_counter() - begin
             times.append({"scan": scanned, "ksm": kernel.converge_at_full_speed()})
+        scan, merge = (min(t[side] for t in times) for side in ("scan", "ksm"))
         yield Outcome(
             "live",
             f"{len(up)} live guests: KSM at full speed until 99 % is merged / `pagedup scan qemu:all`",
             [t["ksm"] / t["scan"] for t in times],
             8,
-            note=f"KSM also remaps; scan {min(t['scan'] for t in times):.2f} s, KSM {min(t['ksm'] for t in times):.1f} s",
+            note=f"KSM also remaps; scan {scan:.2f} s, KSM {merge:.1f} s",
         )
         yield _reading(up[-1], settings)
 

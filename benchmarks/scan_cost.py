@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import native
-from benchmarks import ksm
+from benchmarks import ksm, native
 
 PAGE = mmap.PAGESIZE
 

@@ -58,7 +58,18 @@ def missing_chromium() -> str:
     return "" if chromium() else "not installed: chromium"
 
 
-PROBES = {"chromium": missing_chromium, "ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
+def missing_gdb() -> str:
+    """Why no core can be taken of a running process here; empty if one can."""
+    return "" if shutil.which("gcore") else "not installed: gcore (of gdb)"
+
+
+PROBES = {
+    "chromium": missing_chromium,
+    "gdb": missing_gdb,
+    "ksm": missing_ksm,
+    "qemu": missing_qemu,
+    "valgrind": missing_valgrind,
+}
 
 
 def required(environment: str) -> set[str]:

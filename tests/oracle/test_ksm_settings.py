@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import pagedup
-from pagedup.sharing import KsmCounters, KsmPrediction, predict_ksm
 from benchmarks import ksm, scan_cost
+from pagedup.sharing import KsmCounters, KsmPrediction, predict_ksm
 
 pytestmark = pytest.mark.ksm
 PAGE = mmap.PAGESIZE
