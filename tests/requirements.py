@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm/run")
+E2FSPROGS = ("mkfs.ext4", "debugfs")
 QEMU_TOOLS = ("qemu-system-x86_64", "debootstrap", "cpio", "mkfs.ext4", "depmod")
 
 
@@ -48,7 +49,13 @@ def missing_valgrind() -> str:
     return f"not installed: {', '.join(gone)}" if gone else ""
 
 
-PROBES = {"ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
+def missing_e2fsprogs() -> str:
+    """Why no images of file systems can be made and read here; empty if they can."""
+    gone = [tool for tool in E2FSPROGS if not (shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin"))]
+    return f"not installed: {', '.join(gone)}" if gone else ""
+
+
+PROBES = {"e2fsprogs": missing_e2fsprogs, "ksm": missing_ksm, "qemu": missing_qemu, "valgrind": missing_valgrind}
 
 
 def required(environment: str) -> set[str]:
