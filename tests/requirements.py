@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm/run")
+E2FSPROGS = ("mkfs.ext4", "debugfs")
 QEMU_TOOLS = ("qemu-system-x86_64", "debootstrap", "cpio", "mkfs.ext4", "depmod")
 
 
@@ -63,8 +64,15 @@ def missing_gdb() -> str:
     return "" if shutil.which("gcore") else "not installed: gcore (of gdb)"
 
 
+def missing_e2fsprogs() -> str:
+    """Why no images of file systems can be made and read here; empty if they can."""
+    gone = [tool for tool in E2FSPROGS if not (shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin"))]
+    return f"not installed: {', '.join(gone)}" if gone else ""
+
+
 PROBES = {
     "chromium": missing_chromium,
+    "e2fsprogs": missing_e2fsprogs,
     "gdb": missing_gdb,
     "ksm": missing_ksm,
     "qemu": missing_qemu,

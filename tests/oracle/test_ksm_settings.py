@@ -34,7 +34,8 @@ def content(seed: int = 1) -> np.ndarray:
     names = rng.permutation(np.repeat(np.arange(len(copies) + 1), [770, *copies]))
     contents = rng.integers(0, 256, (len(copies) + 1, PAGE), np.uint8)
     contents[0] = 0
-    return contents[names]
+    mixed: np.ndarray = contents[names]
+    return mixed
 
 
 def predict(memory: mmap.mmap) -> KsmPrediction:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import pagedup
@@ -73,6 +73,7 @@ def test_page_by_page(case: Case) -> None:
 
 
 @given(st.lists(st.sampled_from([0, 0, 1, 2, 3, 4, 5]), max_size=120))
+@example([*range(1, 9), 1, 9, 10, 11])  # pages that lend, that are alone, and that are saved in part
 def test_names(names: list[int]) -> None:
     memory = np.array(names, np.uint64)
     check([[(0, memory.tobytes())]], pagedup.find_duplicates(memory, frame_size=SMALL))

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,6 @@ def test_a_process_of_somebody_else() -> None:
 
 
 def test_an_architecture_without_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numa.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(OSError, match="are not known on riscv64"):
         page_nodes(os.getpid(), np.zeros(1, np.uint64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pagedup.memory import Apart
 from pagedup.sharing import (
     Explanation,
     GuestSummary,
@@ -24,7 +25,7 @@ from pagedup.sharing import (
 class ScannedGuest:
     """One guest: its name, the source as the user gave it, what kind that is, and how many bytes were scanned.
 
-    `apart`: bytes that belong to it and were not scanned, by reason (pagedup.memory.Apart).
+    `apart`: bytes that belong to it and were not scanned, by reason.
     """
 
     name: str
@@ -33,7 +34,7 @@ class ScannedGuest:
     detail: str
     bytes: int
     domain: str | None
-    apart: Mapping[str, int] = field(default_factory=dict)
+    apart: Mapping[Apart, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +70,9 @@ class ScanResult:
         return sum(guest.bytes for guest in self.guests)
 
     @property
-    def apart(self) -> dict[str, int]:
+    def apart(self) -> dict[Apart, int]:
         """The bytes counted apart of all guests, by reason; those only that have some."""
-        sums: dict[str, int] = {}
+        sums: dict[Apart, int] = {}
         for guest in self.guests:
             for reason, size in guest.apart.items():
                 if size:

@@ -125,7 +125,7 @@ def _apart(result: ScanResult) -> Table:
     whole = result.bytes + sum(apart.values())
     rows = [
         (
-            REASONS[Apart(reason)],
+            REASONS[reason],
             size_and_percent(size, whole),
             f"{sum(guest.apart.get(reason, 0) > 0 for guest in result.guests):,}",
         )

@@ -110,7 +110,7 @@ def _reasons(result: ScanResult) -> Iterator[str]:
     whole = result.bytes + sum(apart.values())
     for reason, size in sorted(apart.items(), key=lambda item: -item[1]):
         if reason in _WHY and size >= _MATTERS * whole:
-            yield f"A further {human_size(size)} {_WHY[Apart(reason)]}."
+            yield f"A further {human_size(size)} {_WHY[reason]}."
 
 
 def _change(result: ScanResult) -> Iterator[str]:

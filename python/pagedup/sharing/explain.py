@@ -86,7 +86,8 @@ def explain(
     with mmap.mmap(-1, _BATCH) as room, memoryview(room) as buffer:
         for pieces in tree.batches(buffer):
             pages = pieces[-1].first + pieces[-1].pages
-            found.add(pieces, _contents_of(spans, len(shared), buffer, pages, n_threads))
+            canonical = _grouped(spans, len(shared), buffer, pages, n_threads)
+            found.add(pieces, canonical[: len(shared)], canonical[len(shared) :])
             done += pages * PAGE
             if progress is not None:
                 progress("reading files", min(done, total), total)
@@ -124,10 +125,8 @@ def _size(extent: Extent | ZeroExtent) -> int:
     return extent.size if isinstance(extent, ZeroExtent) else memoryview(extent.buffer).nbytes
 
 
-def _contents_of(
-    spans: list[Span], n_contents: int, buffer: memoryview, pages: int, threads: int
-) -> NDArray[np.uint32]:
-    """For each page in the buffer the content with the same bytes; `n_contents` or more if there is none."""
+def _grouped(spans: list[Span], n_contents: int, buffer: memoryview, pages: int, threads: int) -> NDArray[np.uint32]:
+    """For the contents, and behind them the pages in the buffer, the lowest number of what has the same bytes."""
     grouping = group(
         [spans, [(buffer, 0, pages)]],
         np.array([0, n_contents, n_contents + pages]),
@@ -136,7 +135,7 @@ def _contents_of(
         threads=threads,
         progress=None,
     )
-    return grouping.canonical[n_contents:]
+    return grouping.canonical
 
 
 class _Found:
@@ -146,10 +145,15 @@ class _Found:
         self._n_files = n_files
         self._owner = np.full(n_contents, n_files)
         self._several = np.zeros(n_contents, np.bool_)
+        self._same: NDArray[np.integer] = np.arange(n_contents)
         self._pages = 0
 
-    def add(self, pieces: Sequence[Piece], contents: NDArray[np.uint32]) -> None:
-        """The contents of the pages of a batch; files come in their order."""
+    def add(self, pieces: Sequence[Piece], same: NDArray[np.uint32], contents: NDArray[np.uint32]) -> None:
+        """The contents of the pages of a batch; files come in their order.
+
+        `same`: for each content the lowest one with its bytes, another one where several domains share it apart.
+        """
+        self._same = same
         files = np.repeat([piece.file for piece in pieces], [piece.pages for piece in pieces])
         self._pages += len(files)
         known = contents < len(self._owner)
@@ -160,8 +164,9 @@ class _Found:
 
     def explanation(self, tree: FileTree, copies: NDArray[np.int64]) -> Explanation:
         """What all batches showed. `copies`: of each content."""
-        explained = self._owner < self._n_files
-        owner, found = self._owner[explained], copies[explained]
+        owner = self._owner[self._same]
+        explained = owner < self._n_files
+        owner, found = owner[explained], copies[explained]
         by_file = [
             FileShare(path, contents, n, (n - contents) * PAGE)
             for path, contents, n in zip(
@@ -179,7 +184,7 @@ class _Found:
             unreadable=tree.unreadable,
             contents=len(copies),
             explained_contents=len(owner),
-            in_several_files=int(np.count_nonzero(self._several)),
+            in_several_files=int(np.count_nonzero(self._several[self._same])),
             saved_bytes=int((copies - 1).sum()) * PAGE,
             explained_bytes=int((found - 1).sum()) * PAGE,
             by_file=_ordered(by_file),
