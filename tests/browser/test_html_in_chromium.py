@@ -190,8 +190,11 @@ def test_the_memory_map_is_drawn_in_its_colours(browser: Browser, reports: dict[
             assert share > 0.01, name
 
 
-def test_everything_that_scrolls_is_reached_by_keyboard(browser: Browser, reports: dict[str, Path]) -> None:
-    with Visit(browser, reports["five"], width=PHONE) as visit:
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_everything_that_may_scroll_is_reached_by_keyboard(
+    browser: Browser, reports: dict[str, Path], width: int
+) -> None:
+    with Visit(browser, reports["five"], width=width) as visit:
         regions = visit.page.locator(".scroll").count()
         assert regions == 3 + 4
         visit.page.keyboard.press("Tab")
@@ -203,6 +206,10 @@ def test_everything_that_scrolls_is_reached_by_keyboard(browser: Browser, report
             visit.page.keyboard.press("Tab")
             assert visit.page.evaluate("n => document.activeElement == document.querySelectorAll('.scroll')[n]", number)
             assert visit.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_the_keyboard_scrolls(browser: Browser, reports: dict[str, Path]) -> None:
+    with Visit(browser, reports["five"], width=PHONE) as visit:
         first = visit.page.locator(".scroll").first
         first.focus()
         visit.page.keyboard.press("ArrowRight")
@@ -256,9 +263,10 @@ def test_paper_is_white_and_cuts_nothing_off(browser: Browser, reports: dict[str
 
 
 @pytest.mark.parametrize("name", REPORTS)
-@pytest.mark.parametrize("width", [320, PHONE, 768, DESK])
-def test_only_what_may_scrolls_sideways(browser: Browser, reports: dict[str, Path], name: str, width: int) -> None:
-    with Visit(browser, reports[name], width=width) as visit:
-        assert visit.page.evaluate("document.scrollingElement.scrollWidth") <= width
-        caption = visit.page.locator("caption span").last.bounding_box()
-        assert caption is not None and caption["x"] + caption["width"] <= width
+def test_only_what_may_scrolls_sideways(browser: Browser, reports: dict[str, Path], name: str) -> None:
+    with Visit(browser, reports[name]) as visit:
+        for width in (320, PHONE, 768, DESK):
+            visit.page.set_viewport_size({"width": width, "height": 800})
+            assert visit.page.evaluate("document.scrollingElement.scrollWidth") <= width
+            caption = visit.page.locator("caption span").last.bounding_box()
+            assert caption is not None and caption["x"] + caption["width"] <= width

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import stat
@@ -12,14 +13,7 @@ from typing import TYPE_CHECKING
 from pagedup.report.provenance import Provenance
 from pagedup.report.scan_result import ScanResult
 from pagedup.report.tables import Table, scan_tables
-from pagedup.report.units import (
-    LONGEST_TEXT,
-    human_size,
-    page_size_label,
-    percent,
-    printable,
-    shortened,
-)
+from pagedup.report.units import LONGEST_TEXT, human_size, page_size_label, percent, printable, shortened
 from pagedup.report.verdict import verdict
 
 if TYPE_CHECKING:
@@ -61,9 +55,12 @@ class ShownTable:
 
 def require() -> None:
     """Load what a page is made with; call it before a long scan. OSError if the extra is not installed."""
+    # Where its cache cannot be written, matplotlib says so on stderr and works on; it is no error of ours.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import jinja2  # noqa: F401
-        import matplotlib.backends.backend_svg  # noqa: F401
+
+        import pagedup.report.plots  # noqa: F401
     except ImportError as error:
         raise OSError(f"an HTML report cannot be made: {error}; try: pip install 'pagedup[report]'") from None
 
