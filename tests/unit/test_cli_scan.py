@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import pagedup as library
+import pagedup.cli.examine as examine_module
 import pagedup.cli.scan as scan_module
 from pagedup.cli import main
 
@@ -224,7 +225,7 @@ def test_threads_do_not_change_the_answer(guests: list[Path], threads: str) -> N
         ["--no-such-option"],
         ["--jso"],
         ["pid:x"],
-        ["qemu:x"],
+        ["xen:x"],
     ],
 )
 def test_wrong_usage(guests: list[Path], arguments: list[str]) -> None:
@@ -388,7 +389,7 @@ def test_file_that_shrinks_while_read(
         os.truncate(guests[1], 3 * PAGE)
         return library.find_duplicates(*arguments, **options)
 
-    monkeypatch.setattr(scan_module, "find_duplicates", find_duplicates)
+    monkeypatch.setattr(examine_module, "find_duplicates", find_duplicates)
     assert main(["scan", *map(str, guests)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -399,7 +400,7 @@ def test_interrupted(guests: list[Path], monkeypatch: pytest.MonkeyPatch, capsys
     def find_duplicates(*arguments: Any, **options: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(scan_module, "find_duplicates", find_duplicates)
+    monkeypatch.setattr(examine_module, "find_duplicates", find_duplicates)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is begun without it
     try:
         assert main(["scan", *map(str, guests)]) == 130
@@ -423,7 +424,7 @@ def test_image_that_keeps_changing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             rounds += 1
 
     with_spoiling = partial(library.find_duplicates, progress=spoil)
-    monkeypatch.setattr(scan_module, "find_duplicates", lambda *a, progress, **k: with_spoiling(*a, **k))
+    monkeypatch.setattr(examine_module, "find_duplicates", lambda *a, progress, **k: with_spoiling(*a, **k))
     assert main(["scan", "--threads", "1", str(image)]) == 1
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("pagedup: the memory changes while it is read") and err.count("\n") == 1

@@ -247,13 +247,13 @@ def test_malformed_texts(text: str) -> None:
 
 def test_unknown_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceTextError, match="no kind of source named 'qemu:'"):
-        open_sources(["qemu:guest"])
-    Path("qemu:guest").write_bytes(bytes(PAGE))
+    with pytest.raises(SourceTextError, match="no kind of source named 'xen:'"):
+        open_sources(["xen:guest"])
+    Path("xen:guest").write_bytes(bytes(PAGE))
     Path("pid:1").write_bytes(bytes(2 * PAGE))
-    sources = open_sources(["qemu:guest", "./pid:1"])
+    sources = open_sources(["xen:guest", "./pid:1"])
     assert [(source.name, source.kind, source.size) for source in sources] == [
-        ("qemu:guest", "raw", PAGE),
+        ("xen:guest", "raw", PAGE),
         ("pid:1", "raw", 2 * PAGE),
     ]
     for source in sources:

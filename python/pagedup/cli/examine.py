@@ -132,7 +132,7 @@ def _guests(sources: Sequence[Source], domains: Sequence[str] | None) -> list[Sc
             source.detail,
             source.size,
             domains[index] if domains else None,
-            {str(reason): size for reason, size in source.apart.items()},
+            source.apart,
         )
         for index, source in enumerate(sources)
     ]
