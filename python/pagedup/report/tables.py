@@ -146,7 +146,7 @@ def _ksm(result: ScanResult) -> Table:
         "What Linux KSM would show",
         ("settings", "shared", "sharing", "unshared", "volatile", "zero pages", "general profit"),
         rows,
-        "were all of it mergeable; general profit: what sharing and zero pages free, less 64 bytes for each page scanned",
+        "were it all mergeable; general profit: what sharing and zero pages free, less 64 bytes for each page scanned",
     )
 
 

@@ -104,14 +104,15 @@ def summarize_guests(duplicates: Duplicates) -> list[GuestSummary]:
 def most_shared(duplicates: Duplicates, k: int) -> list[SharedContent]:
     """The up to `k` non-zero contents with the most copies, at least two; of equally many, the lowest frame first."""
     counts = duplicates.counts()
-    copies = counts.copies.copy()
-    copies[_zeros(duplicates)] = 0
-    if k < 1 or not len(copies):
+    frames = np.flatnonzero(counts.copies > 1)
+    frames = frames[~np.isin(frames, _zeros(duplicates))]
+    if k < 1 or not len(frames):
         return []
-    least = max(2, int(np.partition(copies, -min(k, len(copies)))[-min(k, len(copies))]))
-    more, tied = np.flatnonzero(copies > least), np.flatnonzero(copies == least)
+    copies = counts.copies[frames]
+    least = np.partition(copies, -min(k, len(copies)))[-min(k, len(copies))]
+    more, tied = frames[copies > least], frames[copies == least]
     chosen = np.concatenate((more, tied))[:k]
-    chosen = chosen[np.lexsort((chosen, -copies[chosen].astype(np.int64)))]
+    chosen = chosen[np.lexsort((chosen, -counts.copies[chosen].astype(np.int64)))]
     return [
         SharedContent(frame, *duplicates.layout.locate(frame), int(counts.copies[frame]), int(counts.owners[frame]))
         for frame in chosen.tolist()
