@@ -1,0 +1,68 @@
+"""The mappings of a process, as /proc/N/smaps lists them (Linux's filesystems/proc.rst)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# A mapping is a line of its own, and then lines `Key: value`, of which VmFlags is the last.
+_MAPPING = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) [0-9a-f]+ \S+ (\d+) *(.*)\n(?:[A-Z].*\n)*?(?:VmFlags:(.*)\n|(?=[0-9a-f]|\Z))",
+    re.MULTILINE,
+)
+# Lent by the kernel to every process; not the process's memory, and reading some of it fails.
+_KERNEL_MAPPINGS = frozenset({"[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One range of addresses, start <= address < end. `flags` are the two-letter VmFlags, such as mg, ht or hg."""
+
+    start: int
+    end: int
+    permissions: str
+    inode: int
+    path: str
+    flags: frozenset[str]
+
+    @property
+    def private(self) -> bool:
+        """Whether what is written here is seen by nobody else."""
+        return self.permissions.endswith("p")
+
+    @property
+    def accessible(self) -> bool:
+        """Whether it may be read or written; an allocator's reservation may not."""
+        return self.permissions[:2] != "--"
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there is no file behind it."""
+        return self.inode == 0
+
+    @property
+    def name(self) -> str:
+        """What a person calls it: its file, what the kernel calls it, or [anonymous]."""
+        return self.path or "[anonymous]"
+
+
+def read_mappings(text: bytes) -> list[Mapping]:
+    """The mappings in the text of smaps, in ascending order, less the kernel's own."""
+    found = []
+    flag_sets: dict[bytes, frozenset[str]] = {}  # thousands of mappings have few different ones
+    for match in _MAPPING.finditer(text):
+        start, end, permissions, inode, path, flags = match.groups()
+        flags = flags or b""
+        if flags not in flag_sets:
+            flag_sets[flags] = frozenset(flags.decode("ascii", "replace").split())
+        mapping = Mapping(
+            int(start, 16),
+            int(end, 16),
+            permissions.decode("ascii", "replace"),
+            int(inode),
+            path.decode("utf-8", "surrogateescape"),
+            flag_sets[flags],
+        )
+        if mapping.path not in _KERNEL_MAPPINGS:
+            found.append(mapping)
+    return found
