@@ -9,7 +9,8 @@
 
 `build` needs root on a Debian machine (x86-64) and installs what it needs. A workload is a shell script in workloads/;
 --workloads DIR (at build) adds another folder of them. State lives in --state (default: realguests in the folder
-for temporary files). Guests run under software emulation, so no /dev/kvm is needed; booting five takes about a minute.
+for temporary files). Guests run under KVM where the CPU can, else under software emulation, so no /dev/kvm is needed;
+there, booting five takes about a minute.
 
 Worth knowing: QEMU marks guest RAM mergeable (mem-merge=on), so the kernel's own KSM can merge the very pages that you
 scan. A dump stops the guest's CPU, so later dumps of it are identical. The LOAD segments of an ELF dump start at file
@@ -159,6 +160,16 @@ def build(state: Path = STATE, workloads: Iterable[Path] = ()) -> None:
     part.rename(disk)
 
 
+def accelerators() -> list[str]:
+    """KVM where the CPU has virtualization, if QEMU may use it; else software emulation.
+
+    A /dev/kvm is not enough: some virtual machines offer one that emulates, and far slower than QEMU does.
+    """
+    flags = Path("/proc/cpuinfo").read_text().split()
+    kvm = ("-accel", "kvm") if "vmx" in flags or "svm" in flags else ()
+    return [*kvm, "-accel", "tcg,thread=multi"]
+
+
 def boot(state: Path, name: str, workload: str, memory: str) -> Guest:
     """Start one guest, without waiting for it."""
     vmlinuz = next((state / "kernel/boot").glob("vmlinuz*"), None)
@@ -166,7 +177,7 @@ def boot(state: Path, name: str, workload: str, memory: str) -> Guest:
         raise GuestError(f"nothing is built in {state}: run `guests.py build` first")
     base = state / name
     run(
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", memory, "-smp", "1"),
+        *("qemu-system-x86_64", "-name", name, *accelerators(), "-cpu", "max", "-m", memory, "-smp", "1"),
         *("-display", "none", "-monitor", "none", "-serial", f"file:{base}.log"),
         *("-qmp", qmp_option(f"{base}.qmp"), "-kernel", vmlinuz, "-initrd", state / "initrd.gz"),
         *("-append", f"console=ttyS0 work={workload} panic=1", "-no-reboot"),

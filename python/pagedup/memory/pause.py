@@ -62,9 +62,9 @@ class _Tracer(threading.Thread):
     def __init__(self, pid: int) -> None:
         super().__init__(name=f"pagedup-pause-{pid}", daemon=True)
         self._pid = pid
-        self._listed: set[int] = set()
         self._seized: set[int] = set()
         self._running: set[int] = set()  # those of the seized that have not stopped yet
+        self._refused = 0
         self._error: Exception | None = None
         self._ready = threading.Event()
         self.wanted = threading.Lock()  # for as long as it is held
@@ -95,8 +95,7 @@ class _Tracer(threading.Thread):
 
     def _reap_one(self, thread: int) -> None:
         if thread != self._pid:  # that is its parent's to do
-            with contextlib.suppress(ChildProcessError):
-                os.waitid(os.P_PID, thread, os.WEXITED | os.WNOHANG | _OF_ANY_THREAD)
+            _wait_if_there(thread, os.WEXITED)
 
     def run(self) -> None:
         """Freeze the process, and hold it for as long as that is wanted."""
@@ -113,86 +112,81 @@ class _Tracer(threading.Thread):
         nap = 0.0001
         complete = 0
         while complete < 2:  # listings: one may miss a thread where another ends meanwhile
-            complete = 0 if self._seize_new() or self._running else complete + 1
-            while self._running:
-                for thread in tuple(self._seized):
-                    self._look(thread)
-                if not self.wanted.locked():
-                    return
-                if time.monotonic() > end:
-                    raise self._stuck()
-                if self._running:
-                    time.sleep(nap)
-                    nap = min(2 * nap, 0.01)
+            new = self._seize_new()
+            for thread in tuple(self._seized):
+                self._look(thread)
+            complete = 0 if new or self._running else complete + 1
+            if not self.wanted.locked():
+                return
+            if time.monotonic() > end:
+                raise self._stuck()
+            if self._running:
+                time.sleep(nap)
+                nap = min(2 * nap, 0.01)
         if not self._seized:
             raise _ended(self._pid)
 
     def _seize_new(self) -> bool:
-        """Seize the threads that were not there before; whether there are any."""
+        """Seize the threads that are not; whether there was any."""
         try:
             listed = {int(name) for name in os.listdir(f"/proc/{self._pid}/task")}
         except (FileNotFoundError, ProcessLookupError):
             raise _ended(self._pid) from None
-        new, self._listed = listed - self._listed, listed
+        self._running &= self._seized
+        new = [thread for thread in listed - self._seized if _state(self._pid, thread) not in _ENDED]
         for thread in new:
             self._seize(thread)
         return bool(new)
 
     def _seize(self, thread: int) -> None:
-        for _ in range(2):
-            try:
-                _ptrace(_SEIZE, thread)
-                self._follow(thread)
-                _ptrace(_INTERRUPT, thread)
-                return
-            except ProcessLookupError:
-                return  # it ended
-            except PermissionError:
-                if _state(self._pid, thread) in _ENDED:  # the kernel says the same of it
-                    return
-                if _tracer(self._pid, thread) == self.native_id:  # another has begun a program, and took its number
-                    self._follow(thread)
-                    return
-        raise _forbidden(self._pid, thread)
+        try:
+            _ptrace(_SEIZE, thread)
+            self._seized.add(thread)
+            self._running.add(thread)
+        except ProcessLookupError:
+            pass  # it ended
+        except PermissionError:
+            # The kernel says the same of a thread that has ended, and of the one whose number is just taken by another
+            # that begins a new program.
+            tracer = _tracer(self._pid, thread)
+            if tracer == self.native_id:
+                self._seized.add(thread)
+            elif tracer or not (self._seized or self._refused < 5 or _state(self._pid, thread) in _ENDED):
+                raise _forbidden(self._pid, tracer) from None
+            self._refused += 1
+            self._running.add(thread)
 
     def _look(self, thread: int) -> None:
         """Learn whether a seized thread has stopped or ended."""
-        try:
-            # Only looked at: a signal that is about to be delivered is lost if it is taken and we are killed then.
-            news = os.waitid(os.P_PID, thread, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _OF_ANY_THREAD)
-        except ChildProcessError:  # reaped; or it has begun a program, and is the first thread now
-            self._drop(thread)
-            if thread != self._pid:
-                self._follow(self._pid)
-            return
+        # Only looked at: a signal that is about to be delivered is lost if it is taken and we are killed then.
+        news = _wait_if_there(thread, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         if news is None:
+            # Seized threads change their numbers: one that begins another program takes that of the first.
             state = _state(self._pid, thread)
-            if state in _ENDED and thread == self._pid:  # no news of its end before that of the last thread
+            if _tracer(self._pid, thread) != self.native_id or (thread == self._pid and state in _ENDED):
                 self._drop(thread)
             elif state == "t":
                 self._running.discard(thread)
+            else:  # once more does no harm, and the first may have missed it at such a change
+                _ptrace_if_there(_INTERRUPT, thread)
         elif news.si_code != _TRAPPED:
             self._reap_one(thread)
             self._drop(thread)
         elif news.si_status >> 8 == _EVENT_STOP:
             # Taken, or its parent, if that is this process, would see its end in it.
-            os.waitid(os.P_PID, thread, os.WSTOPPED | os.WNOHANG | _OF_ANY_THREAD)
+            _wait_if_there(thread, os.WSTOPPED)
             self._running.discard(thread)
-        else:  # a signal came first: let it take effect
-            with contextlib.suppress(ProcessLookupError):
-                _ptrace(_INTERRUPT, thread)
-                _ptrace(_CONTINUE, thread, news.si_status)
-
-    def _follow(self, thread: int) -> None:
-        self._seized.add(thread)
-        self._running.add(thread)
+        else:  # a signal came first: let it take effect, and stop before the next one
+            _ptrace_if_there(_INTERRUPT, thread)
+            _ptrace_if_there(_CONTINUE, thread, news.si_status)
+            self._running.add(thread)
 
     def _drop(self, thread: int) -> None:
         self._seized.discard(thread)
         self._running.discard(thread)
 
     def _stuck(self) -> OSError:
-        thread = min(self._running)
+        thread = min(self._running, default=self._pid)
         return TimeoutError(
             errno.ETIMEDOUT,
             f"pid:{self._pid}: cannot be paused: its thread {thread} has not stopped in {_PATIENCE:g} s (state"
@@ -204,6 +198,17 @@ def _ptrace(request: int, thread: int, data: int = 0) -> None:
     if _libc.ptrace(request, thread, None, data) == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _ptrace_if_there(request: int, thread: int, data: int = 0) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        _ptrace(request, thread, data)
+
+
+def _wait_if_there(thread: int, what: int) -> os.waitid_result | None:
+    with contextlib.suppress(ChildProcessError):
+        return os.waitid(os.P_PID, thread, what | os.WNOHANG | _OF_ANY_THREAD)
+    return None
 
 
 def _refuse(pid: int) -> None:
@@ -230,8 +235,8 @@ def _ended(pid: int) -> OSError:
     return ProcessLookupError(errno.ESRCH, f"pid:{pid}: the process ended before it was paused")
 
 
-def _forbidden(pid: int, thread: int) -> OSError:
-    if tracer := _tracer(pid, thread):
+def _forbidden(pid: int, tracer: int) -> OSError:
+    if tracer:
         return PermissionError(
             errno.EPERM,
             f"pid:{pid}: cannot be paused: process {_status(f'/proc/{tracer}', 'Tgid') or tracer} traces it already"
@@ -249,7 +254,7 @@ def _tracer(pid: int, thread: int) -> int:
 
 
 def _state(pid: int, thread: int) -> str:
-    """The state's letter as in proc_pid_stat(5), t where a tracer has stopped it; empty if there is no such thread."""
+    """The state's letter as in proc_pid_stat(5), t where it is stopped by a tracer; empty if there is no such thread."""
     fields = _stat(f"/proc/{pid}/task/{thread}")
     return fields[0] if fields else ""
 
