@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     (root / "empty").touch()
     (root / "link").symlink_to("a/two")
     os.link(root / "zz", root / "a/b c/also zz")
-    os.link(root / "a/two", root / "last name of two")
+    os.link(root / "a/b c/d/four", root / "Another name of four")
     with open(root / "holes", "wb") as file:
         file.seek(5 * PAGE)
         file.write(b"h")
@@ -72,7 +72,7 @@ def expected(folder: Path) -> dict[str, bytes]:
         if path.is_file()
         and not path.is_symlink()
         and path.stat().st_size
-        and path.name not in ("zz", "last name of two")
+        and path.name not in ("zz", "four")
     }
     return {name: data + bytes(-len(data) % PAGE) for name, data in files.items()}
 
