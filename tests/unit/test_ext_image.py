@@ -69,10 +69,7 @@ def expected(folder: Path) -> dict[str, bytes]:
     files = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
-        and not path.is_symlink()
-        and path.stat().st_size
-        and path.name not in ("zz", "four")
+        if path.is_file() and not path.is_symlink() and path.stat().st_size and path.name not in ("zz", "four")
     }
     return {name: data + bytes(-len(data) % PAGE) for name, data in files.items()}
 
