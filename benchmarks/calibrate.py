@@ -99,7 +99,7 @@ def trials(workload: str, boot: int, memory: str) -> list[Trial]:
 def table(found: Sequence[Trial]) -> str:
     """Of means over the boots, in Markdown."""
     lines = [
-        "| workload | KSM's settings | boots | scanned MiB | predicted MiB | freed MiB | counted MiB | freed / predicted |",
+        "| workload | KSM's settings | boots | scanned MiB | predicted MiB | freed | counted | freed / predicted |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for workload in dict.fromkeys(trial.workload for trial in found):

@@ -5,16 +5,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pagedup
 from benchmarks import ksm, scan_cost
-from pagedup.sharing import KsmCounters, KsmPrediction, predict_ksm
+from pagedup.sharing import KsmCounters, KsmPrediction, huge_page_cost, predict_ksm
 
 pytestmark = pytest.mark.ksm
-PAGE = mmap.PAGESIZE
+PAGE, LARGE = mmap.PAGESIZE, 2 << 20
 SHIPPED = {"use_zero_pages": 0, "max_page_sharing": 256}
 
 
@@ -86,6 +87,37 @@ def test_volatile_pages() -> None:
         assert last == expected(wanted)
         assert wanted.pages_volatile == np.count_nonzero(volatile) > 0
         assert int(ksm.read("general_profit")) == wanted.general_profit
+
+
+def huge_pages(address: int) -> int:
+    """How many of the mapping at this address are huge."""
+    mapping = Path("/proc/self/smaps").read_text().partition(f"\n{address:x}-")[2]
+    return int(mapping.partition("AnonHugePages:")[2].split()[0]) * 1024 // LARGE
+
+
+def test_large_pages_are_broken_as_told() -> None:
+    """Alone, its content kept for a later one, alone but for a page, the same, zero, and equal to the second."""
+    pages = np.random.default_rng(6).integers(0, 256, (6, LARGE // PAGE, PAGE), np.uint8)
+    pages[3, 7] = pages[2, 9]
+    pages[4] = 0
+    pages[5] = pages[1]
+    size = pages.nbytes
+    with ksm.stepped() as kernel, mmap.mmap(-1, 2 * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        view = np.frombuffer(memory, np.uint8)
+        address = view.ctypes.data
+        start = -address % LARGE
+        # Marked where it is aligned, it is a mapping of its own.
+        memory.madvise(mmap.MADV_HUGEPAGE, start, size)
+        memory.madvise(mmap.MADV_MERGEABLE, start, size)
+        view[start : start + size] = pages.reshape(-1)
+        if huge_pages(address + start) < 6:
+            pytest.skip("the kernel gave no huge pages")
+        cost = huge_page_cost(pagedup.find_duplicates(view[start : start + size]))
+        kernel.converge()
+        left = huge_pages(address + start)
+        del view
+    assert (cost.pages, cost.with_saving, cost.broken_by_ksm) == (6, 3, 5)
+    assert left == cost.pages - cost.broken_by_ksm
 
 
 def test_time_to_converge() -> None:

@@ -42,20 +42,19 @@ def check(extents: list[list[tuple[int, bytes]]], found: pagedup.Duplicates) -> 
         if address % (SMALL * FACTOR) == 0 and None not in parts:
             pages.append([part for part in parts if part is not None])
     earlier: set[bytes] = set()
-    whole, broken, lenders = 0, [], 0
+    whole, broken, touched = 0, [], 0
     for page in pages:
         bytes_ = b"".join(contents[part] for part in page)
         gain = sum(saved[part] for part in page)
+        touched += any(contents.count(contents[part]) > 1 or not any(contents[part]) for part in page)
         if bytes_ in earlier or not any(bytes_):
             whole += 1
         elif gain:
             broken.append(gain)
-        elif any(contents.count(contents[part]) > 1 for part in page):
-            lenders += 1
         earlier.add(bytes_)
     cost = huge_page_cost(found)
     assert (cost.page_size, cost.small_page_size, cost.pages) == (SMALL * FACTOR, SMALL, len(pages))
-    assert (cost.whole, cost.to_break, cost.lenders) == (whole, len(broken), lenders)
+    assert (cost.whole, cost.to_break, cost.broken_by_ksm) == (whole, len(broken), touched)
     assert cost.with_saving == whole + len(broken)
     assert (cost.saved, cost.saved_unbroken) == (sum(saved), sum(saved) - sum(broken))
     broken.sort(reverse=True)

@@ -132,7 +132,7 @@ class ExtImage(FileTree):
         names = {_ROOT: ""}
         level = [_ROOT]
         files: dict[int, tuple[str, int]] = {}
-        unreadable = 0
+        unreadable: set[int] = set()
         while level:
             below = []
             for folder, inode, mode, name, size in self._entries(path, level):
@@ -143,9 +143,9 @@ class ExtImage(FileTree):
                 elif stat.S_ISREG(mode) and 0 < size <= largest:
                     files[inode] = min((full, size), files.get(inode, (full, size)))
                 elif stat.S_ISREG(mode) and size:
-                    unreadable += 1  # nearly all hole: debugfs would send the zeros one by one
+                    unreadable.add(inode)  # nearly all hole: debugfs would send the zeros one by one
             level = below
-        return sorted((name, size, inode) for inode, (name, size) in files.items()), unreadable
+        return sorted((name, size, inode) for inode, (name, size) in files.items()), len(unreadable)
 
     def _entries(self, path: str, folders: Sequence[int]) -> Iterator[tuple[int, int, int, str, int]]:
         """Of each entry of these directories: the directory, inode, mode, name and size."""

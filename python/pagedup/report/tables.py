@@ -183,7 +183,7 @@ def _large_pages(result: ScanResult) -> Table:
         ("hold a page to save", cost.with_saving, ""),
         ("zero, or equal to an earlier one: need no breaking", cost.whole, _saved(cost.saved_unbroken, result)),
         ("must be broken", cost.to_break, _saved(cost.saved, result)),
-        ("hold only the copy that is kept (KSM breaks them, too)", cost.lenders, ""),
+        ("broken by KSM, which shares none whole", cost.broken_by_ksm, ""),
     ]
     counted += [
         (f"fewest to break for {step.percent} % of the saving", step.broken, _saved(step.saved, result))
@@ -212,7 +212,7 @@ def _separation(result: ScanResult) -> Table:
         together, apart = (pages * isolation.page_size for pages in (isolation.saved_together, isolation.saved_apart))
         rows += [
             ("all guests share", human_size(together), "100.0 %"),
-            (f"only within {isolation.domains:,} domains", human_size(apart), percent(apart, together)),
+            (_domains(isolation.domains, result), human_size(apart), percent(apart, together)),
         ]
     if (numa := result.numa) is not None:
         across, within = (pages * numa.page_size for pages in (numa.saved_across_nodes, numa.saved_within_nodes))
@@ -221,6 +221,10 @@ def _separation(result: ScanResult) -> Table:
             (f"merge_across_nodes=0, {numa.nodes:,} nodes", human_size(within), percent(within, across)),
         ]
     return Table("What keeping memory apart leaves of the non-zero saving", ("who shares", "saved", "is left"), rows)
+
+
+def _domains(count: int, result: ScanResult) -> str:
+    return "no guest with another" if count == len(result.guests) else f"only within {count:,} domains"
 
 
 def _volatile(result: ScanResult) -> Table:

@@ -136,7 +136,8 @@ def _large_pages(result: ScanResult) -> Iterator[str]:
     few = f", the best {step.broken:,} of them for 95 % of the saving" if 0 < step.broken < cost.to_break else ""
     yield (
         f"Without breaking a {label} page {percent(cost.saved_unbroken, cost.saved)} of the saving is left;"
-        f" the whole of it breaks {cost.to_break:,} of {cost.pages:,}{few}."
+        f" the whole of it breaks {cost.to_break:,} of {cost.pages:,}{few}; KSM, which shares none whole, breaks"
+        f" {cost.broken_by_ksm:,}."
     )
 
 

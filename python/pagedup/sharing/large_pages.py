@@ -30,10 +30,10 @@ class LargePageCost:
     """Of the whole, aligned large pages of the guests, those that sharing small pages would break.
 
     with_saving: large pages that hold at least one small page that sharing frees. whole: those of them that are zero,
-    or equal to an earlier large page, so that they can be shared unbroken. to_break: the others. lenders: further
-    large pages that hold only the copy that is kept; KSM breaks these too. saved: small pages freed in all memory,
-    zero pages included; saved_unbroken: those of them in `whole`, or outside of any large page. steps: how few broken
-    pages bring the greater part, none of it before the last.
+    or equal to an earlier large page, so that they can be shared unbroken. to_break: the others. broken_by_ksm: all
+    with_saving, and those that hold only the copy that is kept, as KSM shares no large page whole. saved: small pages
+    freed in all memory, zero pages included; saved_unbroken: those of them in `whole`, or outside of any large page.
+    steps: how few broken pages bring the greater part of `saved`.
     """
 
     page_size: int
@@ -42,7 +42,7 @@ class LargePageCost:
     with_saving: int
     whole: int
     to_break: int
-    lenders: int
+    broken_by_ksm: int
     saved: int
     saved_unbroken: int
     steps: tuple[BreakStep, ...]
@@ -65,7 +65,7 @@ def huge_page_cost(duplicates: Duplicates) -> LargePageCost:
     first = duplicates.layout.coarse(factor)[1]
     starts = np.arange(large.n_frames) * factor + np.repeat(first - large.first * factor, large.length)
     in_large = _sums(saved, starts, factor)
-    lenders = (in_large == 0) & (_sums(lent, starts, factor) > 0)
+    touched = (in_large > 0) | (_sums(lent, starts, factor) > 0)
     whole = coarse.zero | (coarse.canonical != np.arange(coarse.n_frames, dtype=np.uint32))
     broken = in_large[~whole & (in_large > 0)]
     total = int(np.count_nonzero(saved))
@@ -79,7 +79,7 @@ def huge_page_cost(duplicates: Duplicates) -> LargePageCost:
         with_saving=int(np.count_nonzero(in_large)),
         whole=int(np.count_nonzero(whole)),
         to_break=len(broken),
-        lenders=int(np.count_nonzero(lenders)),
+        broken_by_ksm=int(np.count_nonzero(touched)),
         saved=total,
         saved_unbroken=unbroken,
         steps=tuple(BreakStep(percent, k, int(reached[k])) for percent, k in zip(_SHARES, needed, strict=True)),
