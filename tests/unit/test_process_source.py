@@ -194,6 +194,23 @@ def test_small_chunks_give_the_same_pages(child: Child, monkeypatch: pytest.Monk
         assert as_pages(Pagemap(file.fileno()).runs(begin, end), begin) == whole
 
 
+@pytest.mark.parametrize("a_call", [511, 512, 513, 1500, 2000, 4096])
+def test_scattered_pages_are_told_once(monkeypatch: pytest.MonkeyPatch, a_call: int) -> None:
+    """The kernel buffers 512 regions; with more than these it does not say right where it ended."""
+    monkeypatch.setattr(pagemap_module, "_REGIONS_A_CALL", a_call)
+    n = 8000
+    with mmap.mmap(-1, n * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        pages = np.frombuffer(memory, np.uint8).reshape(n, PAGE)
+        touched = np.arange(0, n - 10, 2)
+        pages[touched, 0] = 1
+        begin = pages.ctypes.data
+        with open("/proc/self/pagemap", "rb") as file:
+            told = as_pages(Pagemap(file.fileno()).runs(begin, begin + n * PAGE), begin)
+        assert told == [(at, Page.OWN) for at in touched.tolist()]
+        del pages
+
+
 def test_what_is_apart_is_counted(child: Child) -> None:
     with open_one(child.text) as source:
         assert source.apart[Apart.ABSENT] >= 4 * PAGE

@@ -128,7 +128,10 @@ def _regions(fd: int, start: int, end: int) -> list[list[int]]:
         )
         count = fcntl.ioctl(fd, _PAGEMAP_SCAN, argument)
         found += regions[:count].tolist()
-        start = _SCAN_ARGUMENT.unpack(argument)[4]  # where the walk ended
+        if count < _REGIONS_A_CALL:
+            break
+        # Where the walk ended. The kernel may tell an earlier place, at which it once emptied a buffer of its own.
+        start = max(_SCAN_ARGUMENT.unpack(argument)[4], found[-1][1])
     return found
 
 
