@@ -38,7 +38,8 @@ with paused(child.pid):
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("counting") / "counting"
     source = Path(__file__).with_name("counting.c")
-    succeed(["gcc", "-std=c11", "-O2", "-Wall", "-Werror", "-pthread", *sanitizer_flags(), "-o", str(path), str(source)])
+    flags = ["-std=c11", "-O2", "-Wall", "-Werror", "-pthread", *sanitizer_flags()]
+    succeed(["gcc", *flags, "-o", str(path), str(source)])
     return path
 
 
@@ -131,7 +132,8 @@ def test_an_error_in_the_block_releases(child: Child, error: type[BaseException]
     child.counters.wait_until_all_move()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one in a destructor is Python's to lose
+# An interrupt that comes in a destructor Python itself loses.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_interrupts_at_any_moment(child: Child) -> None:
     """A real SIGINT, sooner or later while it is being paused, held or released."""
     for index in range(100):
@@ -223,7 +225,7 @@ def test_no_signal_is_lost(child: Child) -> None:
 def pausing(program: Path, folder: Path) -> "tuple[subprocess.Popen[str], int, Counters]":
     """A process of its own that has paused its own child, which the kernel allows everybody."""
     counters = Counters(folder / "counters")
-    command = [sys.executable, "-P", "-c", PAUSER, program, folder / "counters", "count"]
+    command = [sys.executable, "-P", "-c", PAUSER, str(program), str(folder / "counters"), "count"]
     pauser = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert pauser.stdin is not None and pauser.stdout is not None
     pid = int(pauser.stdout.readline())
@@ -306,9 +308,9 @@ def test_a_thread_that_waits_inside_the_kernel(start: Callable[[str], Child], mo
     monkeypatch.setattr(pause, "_PATIENCE", 0.3)
     child = start("stuck")
     until(lambda: child.state() == "D")
-    with pytest.raises(TimeoutError, match=rf"thread {child.pid} has not stopped in 0.3 s [(]state D") as caught:
-        with paused(child.pid):
-            pass
+    message = rf"thread {child.pid} has not stopped in 0.3 s [(]state D"
+    with pytest.raises(TimeoutError, match=message) as caught, paused(child.pid):
+        pass
     assert caught.value.errno == errno.ETIMEDOUT
     child.counters.wait_until_all_move()
     assert "TracerPid:\t0\n" in Path(f"/proc/{child.pid}/status").read_text()
@@ -316,9 +318,9 @@ def test_a_thread_that_waits_inside_the_kernel(start: Callable[[str], Child], mo
 
 def test_traced_already(child: Child) -> None:
     with paused(child.pid):
-        with pytest.raises(PermissionError, match=f"pid:{child.pid}: .*: process {os.getpid()} traces it already"):
-            with paused(child.pid):
-                pass
+        message = f"pid:{child.pid}: .*: process {os.getpid()} traces it already"
+        with pytest.raises(PermissionError, match=message), paused(child.pid):
+            pass
         child.counters.assert_still()
     child.counters.wait_until_all_move()
 

@@ -254,7 +254,7 @@ def _tracer(pid: int, thread: int) -> int:
 
 
 def _state(pid: int, thread: int) -> str:
-    """The state's letter as in proc_pid_stat(5), t where it is stopped by a tracer; empty if there is no such thread."""
+    """The state's letter as in proc_pid_stat(5), t where a tracer has stopped it; empty if there is no such thread."""
     fields = _stat(f"/proc/{pid}/task/{thread}")
     return fields[0] if fields else ""
 
