@@ -7,7 +7,6 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -247,6 +246,8 @@ def _in_threads(function: Callable[[_T], _R], tasks: list[_T]) -> Iterator[_R]:
     if len(tasks) <= 1:
         yield from map(function, tasks)
         return
+    from concurrent.futures import ThreadPoolExecutor  # only here: importing it takes longer than importing this room
+
     pool = ThreadPoolExecutor(dedupcore.available_threads())
     try:
         yield from pool.map(function, tasks)

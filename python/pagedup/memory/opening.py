@@ -12,11 +12,9 @@ from pathlib import Path
 from pagedup.memory.formats import open_image
 from pagedup.memory.live import LiveSource
 from pagedup.memory.mapped_source import MappedSource
-from pagedup.memory.pause import paused
 from pagedup.memory.process import ProcessSource
 from pagedup.memory.qemu import QemuGuest, find_guest, find_guests
 from pagedup.memory.qemu_source import QemuSource
-from pagedup.memory.qmp import guest_at
 from pagedup.memory.room import available_memory
 from pagedup.memory.source import Progress, Source, SourceTextError
 
@@ -87,6 +85,8 @@ def _open(what: _Wanted, name: str, frame_size: int) -> Source:
 def _copy(sources: Sequence[LiveSource], options: LiveOptions, progress: Progress | None) -> None:
     with ExitStack() as pauses:
         if options.pause:
+            from pagedup.memory.pause import paused  # only here, as few scans need it
+
             for source in sources:
                 pauses.enter_context(paused(source.pid))
         for source in sources:
@@ -161,7 +161,11 @@ def _classify(text: str) -> _Wanted:
 def _find_guest(text: str, which: str) -> QemuGuest:
     if not which:
         raise SourceTextError(f"{text}: qemu: takes a guest's name, its process number, its QMP socket, or all")
-    return guest_at(which) if "/" in which else find_guest(which)
+    if "/" not in which:
+        return find_guest(which)
+    from pagedup.memory.qmp import guest_at  # only here, as few scans need it
+
+    return guest_at(which)
 
 
 def _of_guest(text: str, guest: QemuGuest) -> _Wanted:

@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 import re
-import tempfile
 from pathlib import Path
 
 _FIELD = re.compile(r"^(\w+):? +(\d+)", re.MULTILINE)
@@ -33,6 +32,8 @@ def allocate(size: int, spool: str | None) -> mmap.mmap:
 
 
 def _allocate_file(size: int, folder: str) -> mmap.mmap:
+    import tempfile  # only here, as few scans need it
+
     with tempfile.TemporaryFile(dir=folder, prefix="pagedup-", buffering=0) as file:  # 0600, and without a name
         try:
             os.posix_fallocate(file.fileno(), 0, size)  # so that a full disk is told here, and not by a SIGBUS
