@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import data, guests, native, peers, rows
+from benchmarks import calibrate, data, guests, native, peers, rows
 from benchmarks.measure import Outcome, exit_status, rounds_of
 from benchmarks.realram import Composition
-from pagedup import find_duplicates
+from pagedup import Extent, find_duplicates, open_sources
 
 
 def test_a_planted_slowdown_fails(monkeypatch, capsys, tmp_path):
@@ -137,3 +138,31 @@ def test_a_state_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
         for step in (guests.build, guests.alive, guests.down):
             with pytest.raises(guests.GuestError, match="is not ours"):
                 step(state)
+
+
+def test_interval_of_a_mean() -> None:
+    """Against a worked example: mean 2, deviation 1, three values; 4.303 / sqrt(3)."""
+    assert calibrate.interval([1.0, 2.0, 3.0]) == "2.000 ± 2.484"
+    assert calibrate.interval([0.5]) == "0.500"
+
+
+def test_calibration_table() -> None:
+    trials = [
+        calibrate.Trial("idle", settings, boot, predicted=1000 + boot, freed=900, counted=800, scanned=2560, volatile=0)
+        for settings in ("as shipped", "zero pages")
+        for boot in range(2)
+    ]
+    lines = calibrate.table(trials).splitlines()
+    assert len(lines) == 4 and all(line.count("|") == 9 for line in lines)
+    assert lines[2].startswith("| idle | as shipped | 2 | 10 | 4 | 4 | 3 | 0.900 ±")
+
+
+def test_a_core_holds_the_raw_dump(tmp_path: Path) -> None:
+    raw, core = tmp_path / "vm.raw", tmp_path / "vm.elf"
+    raw.write_bytes(np.random.default_rng(1).bytes(5 * 4096))
+    data.write_core(raw, core)
+    (source,) = open_sources([str(core)])
+    with source:
+        (extent,) = source.extents
+        assert isinstance(extent, Extent)
+        assert (source.kind, extent.address, bytes(extent.buffer)) == ("elf", 0, raw.read_bytes())

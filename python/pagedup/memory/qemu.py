@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -137,6 +136,8 @@ def _ram(arguments: Sequence[str]) -> tuple[tuple[str, int], ...]:
 def _backends(arguments: Sequence[str]) -> Iterator[tuple[str, int]]:
     for value in _values(arguments, "object"):
         if value.startswith("{"):
+            import json  # only here: the other form is what people type
+
             try:
                 properties = json.loads(value)
             except ValueError:
