@@ -17,6 +17,7 @@ import pagedup.memory.pagemap as pagemap_module
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
 from pagedup.memory.pagemap import Page, Pagemap
 from pagedup.memory.remote import RemoteMemory
+from pagedup.memory.smaps import read_mappings
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 8
@@ -50,6 +51,10 @@ for line in sys.stdin:
         assert ctypes.CDLL(None).munmap(ctypes.c_void_p(address(private) + page), ctypes.c_size_t(page)) == 0
     if line.strip() == "write":
         private[page:page + 5] = b"other"
+    if line.strip() == "guard":
+        if ctypes.CDLL(None).madvise(ctypes.c_void_p(address(private)), ctypes.c_size_t(3 * page), 102):
+            print("refused", flush=True)  # MADV_GUARD_INSTALL, of Linux 6.13
+            continue
     if line.strip() == "mergeable":
         private.madvise(mmap.MADV_MERGEABLE)
     if line.strip() == "fork" and os.fork() == 0:
@@ -79,11 +84,14 @@ class Child:
     def text(self) -> str:
         return f"pid:{self.process.pid}"
 
-    def tell(self, line: str) -> None:
+    def ask(self, line: str) -> str:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
+        return self.process.stdout.readline()
+
+    def tell(self, line: str) -> None:
+        assert self.ask(line) == "done\n"
 
     def end(self) -> None:
         self.process.kill()
@@ -221,6 +229,22 @@ def test_what_is_apart_is_counted(child: Child) -> None:
         rss = int(resident(child)["Rss"].split()[0]) * 1024
         assert abs(known - rss) <= 8 * PAGE
         assert Apart.NOT_MERGEABLE not in source.apart
+
+
+def test_guard_pages_are_absent_and_not_in_swap(child: Child) -> None:
+    with open_one(child.text) as source:
+        before = source.apart
+    if child.ask("guard") != "done\n":
+        pytest.skip("this kernel has no MADV_GUARD_INSTALL")
+    with open_one(child.text) as source:
+        assert pages_at(source, child.private).keys() == {5}
+        assert source.apart.get(Apart.SWAPPED, 0) == before.get(Apart.SWAPPED, 0)
+        assert source.apart[Apart.ABSENT] == pytest.approx(before[Apart.ABSENT] + 2 * PAGE, abs=PAGE)
+
+
+def test_a_mapping_that_grows_while_smaps_is_read_counts_once() -> None:
+    told = b"1000-3000 rw-p 0 00:00 0 \nVmFlags: rd\n1000-5000 rw-p 0 00:00 0 \n2000-4000 rw-p 0 00:00 0 [heap]\n"
+    assert [(mapping.start, mapping.end) for mapping in read_mappings(told)] == [(0x1000, 0x3000), (0x3000, 0x5000)]
 
 
 def test_memory_that_nobody_may_touch_is_read(child: Child) -> None:
@@ -388,6 +412,18 @@ def test_a_process_that_execs_while_it_is_opened(child: Child, monkeypatch: pyte
 
     monkeypatch.setattr(os, "open", open_)
     with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended [(]or began another program"):
+        open_one(child.text)
+
+
+def test_a_process_that_is_reaped_before_its_pagemap_is_read(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Pagemap.runs
+
+    def runs(self: Pagemap, start: int, end: int) -> np.ndarray:
+        child.end()
+        return real(self, start, end)
+
+    monkeypatch.setattr(Pagemap, "runs", runs)
+    with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended"):
         open_one(child.text)
 
 

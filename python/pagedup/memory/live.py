@@ -87,7 +87,10 @@ class LiveSource(Source):
         counted: Counter[Apart] = Counter()
         kept, shifts = [], []
         for place in self.places(read_mappings(text)):
-            runs = self._pagemap.runs(place.start, place.end)
+            try:
+                runs = self._pagemap.runs(place.start, place.end)
+            except ProcessLookupError:
+                raise self._files.ended() from None
             _count_apart(place, runs, counted)
             own = runs[runs[:, 2] == Page.OWN][:, :2]
             n_bytes = _bytes_in(own)

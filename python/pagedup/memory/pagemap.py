@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PRESENT = np.uint64(1 << 63)
 _SWAPPED = np.uint64(1 << 62)
 _FILE_OR_SHARED = np.uint64(1 << 61)
+_GUARD = np.uint64(1 << 58)  # no memory behind it: MADV_GUARD_INSTALL of Linux 6.13, told since 6.15
 _EXCLUSIVE = np.uint64(1 << 56)
 
 # ioctl PAGEMAP_SCAN of Linux 6.7, with struct pm_scan_arg: it skips what was never touched, where plain reading yields
@@ -75,14 +76,12 @@ class Pagemap:
         return self._read(start, end)
 
     def _scan(self, start: int, end: int) -> Runs:
-        """By the ioctl; only of what is anonymous and in memory the entries are read, for the one bit that it lacks."""
+        """By the ioctl; of what is anonymous the entries are read, for the bits that it lacks."""
         found = []
         for first, last, categories in _regions(self._fd, start, end):
-            if not categories & _SCAN_PRESENT:
-                found.append(_run(first, last, Page.SWAPPED))
-            elif categories & _SCAN_FILE:
+            if categories & _SCAN_PRESENT and categories & _SCAN_FILE:
                 found.append(_run(first, last, Page.FILE))
-            elif categories & _SCAN_PFNZERO:
+            elif categories & _SCAN_PRESENT and categories & _SCAN_PFNZERO:
                 found.append(_run(first, last, Page.ZERO))
             else:
                 # A page that has changed its kind since the ioctl is what it is now.
@@ -100,7 +99,7 @@ class Pagemap:
 
     def _runs_of(self, entries: NDArray[np.uint64], address: int) -> Runs:
         kinds = np.zeros(len(entries), np.uint8)
-        kinds[(entries & _SWAPPED) != 0] = Page.SWAPPED
+        kinds[(entries & (_SWAPPED | _GUARD)) == _SWAPPED] = Page.SWAPPED  # a guard page looks like one in swap
         present = (entries & _PRESENT) != 0
         kinds[present] = Page.SHARED
         kinds[present & ((entries & _EXCLUSIVE) != 0)] = Page.OWN

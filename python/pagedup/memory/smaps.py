@@ -47,17 +47,25 @@ class Mapping:
 
 
 def read_mappings(text: bytes) -> list[Mapping]:
-    """The mappings in the text of smaps, in ascending order, less the kernel's own."""
+    """The mappings in the text of smaps, in ascending order, less the kernel's own.
+
+    The kernel writes the text piece by piece. A mapping that grows meanwhile is told again, with what it has grown to:
+    of that only what lies behind the piece before counts.
+    """
     found = []
+    told = 0  # up to this address
     flag_sets: dict[bytes, frozenset[str]] = {}  # thousands of mappings have few different ones
     for match in _MAPPING.finditer(text):
         start, end, permissions, inode, path, flags = match.groups()
         flags = flags or b""
         if flags not in flag_sets:
             flag_sets[flags] = frozenset(flags.decode("ascii", "replace").split())
+        first, told = max(told, int(start, 16)), max(told, int(end, 16))
+        if first == told:
+            continue
         mapping = Mapping(
-            int(start, 16),
-            int(end, 16),
+            first,
+            told,
             permissions.decode("ascii", "replace"),
             int(inode),
             path.decode("utf-8", "surrogateescape"),
