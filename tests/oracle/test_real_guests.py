@@ -3,29 +3,21 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pagedup
-from benchmarks import guests
+from tests.oracle.conftest import RealGuest
 
 pytestmark = pytest.mark.qemu
 PAGE = 4096
 
 
-@pytest.fixture(scope="module")
-def dumps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
-    """Raw dumps of three guests that were booted just now."""
-    state = tmp_path_factory.mktemp("guests")
-    guests.build(state)
-    try:
-        guests.up(["idle1=idle", "idle2=idle", "python1=python"], "256M", state)
-        yield guests.dump(state / "dumps", "raw", state)
-    finally:
-        guests.down(state)
+@pytest.fixture
+def dumps(real_guests: list[RealGuest]) -> list[Path]:
+    return [guest.dump for guest in real_guests]
 
 
 def by_dictionary(memories: list[bytes], domains: list[int]) -> list[int]:

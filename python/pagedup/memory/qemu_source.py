@@ -26,7 +26,7 @@ class QemuSource(LiveSource):
         """The mappings of the blocks, or the parts of them that are a block's."""
         found = []
         base = 0
-        for block in sorted(ram_blocks(self._guest, mappings), key=lambda block: block.start):
+        for block in ram_blocks(self._guest, mappings):
             shift = base - block.start
             for mapping in mappings:
                 start, end = max(mapping.start, block.start), min(mapping.end, block.end)
