@@ -127,7 +127,10 @@ def _regions(fd: int, start: int, end: int) -> list[list[int]]:
         )
         count = fcntl.ioctl(fd, _PAGEMAP_SCAN, argument)
         found += regions[:count].tolist()
-        start = _SCAN_ARGUMENT.unpack(argument)[4]  # where the walk ended
+        if count < _REGIONS_A_CALL:
+            break
+        # Where the walk ended; but the kernel walks in steps of 512 regions, and tells the end of the last full one.
+        start = max(_SCAN_ARGUMENT.unpack(argument)[4], found[-1][1])
     return found
 
 
