@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pagedup
 import pagedup.memory.pagemap as pagemap_module
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
 from pagedup.memory.pagemap import Page, Pagemap
@@ -202,6 +204,30 @@ def test_small_chunks_give_the_same_pages(child: Child, monkeypatch: pytest.Monk
         assert as_pages(Pagemap(file.fileno()).runs(begin, end), begin) == whole
 
 
+FRAGMENTED = """
+import mmap
+page, pages = mmap.PAGESIZE, 11_000
+memory = mmap.mmap(-1, pages * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+for index in range(0, pages, 2):
+    memory[index * page] = 1
+print(flush=True)
+input()
+"""
+
+
+def test_memory_in_thousands_of_pieces() -> None:
+    """Of more than 512 pieces the kernel tells a wrong end of its walk."""
+    with subprocess.Popen([sys.executable, "-c", FRAGMENTED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.readline()
+        with open_one(f"pid:{process.pid}") as source:
+            addresses = [extent.address for extent in source.extents]
+            assert len(addresses) > 5500 and addresses == sorted(set(addresses))
+            assert len(pagedup.find_duplicates([source.extents]).canonical) == source.size // PAGE
+        process.stdin.close()
+
+
 def test_what_is_apart_is_counted(child: Child) -> None:
     with open_one(child.text) as source:
         assert source.apart[Apart.ABSENT] >= 4 * PAGE
@@ -327,6 +353,48 @@ def test_what_does_not_fit_is_refused(child: Child, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
     with open_one(child.text):
         pass
+
+
+def test_small_frames_take_more_room(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_one(child.text) as source:
+        size = source.size
+    monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
+    with pytest.raises(OSError, match=rf"{child.text}: copying takes [0-9,]+ bytes of memory") as caught:
+        open_sources([child.text], frame_size=8)
+    needed = int(str(caught.value).partition("takes ")[2].partition(" bytes")[0].replace(",", ""))
+    assert needed > 8 * size
+
+
+def test_too_many_processes_for_the_limit_of_files(child: Child) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0) for _ in range(64)]  # which leaves no gap below the last
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 4, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{child.text}: Too many open files: .*ulimit -n") as caught:
+            open_one(child.text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_spool_that_is_no_folder(child: Child, tmp_path: Path) -> None:
+    folder = str(tmp_path / "none")
+    with pytest.raises(FileNotFoundError) as caught:
+        open_sources([child.text], live=LiveOptions(spool=folder))
+    assert caught.value.filename == folder
+
+
+def test_a_spool_for_which_the_file_is_too_large(child: Child, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path) and "free" not in str(caught.value)
 
 
 def test_a_spool_that_is_full(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
