@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -344,6 +345,48 @@ def test_what_does_not_fit_is_refused(child: Child, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
     with open_one(child.text):
         pass
+
+
+def test_small_frames_take_more_room(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_one(child.text) as source:
+        size = source.size
+    monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
+    with pytest.raises(OSError, match=rf"{child.text}: copying takes [0-9,]+ bytes of memory") as caught:
+        open_sources([child.text], frame_size=8)
+    needed = int(str(caught.value).partition("takes ")[2].partition(" bytes")[0].replace(",", ""))
+    assert needed > 8 * size
+
+
+def test_too_many_processes_for_the_limit_of_files(child: Child) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0) for _ in range(64)]  # which leaves no gap below the last
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 4, before[1]))
+    try:
+        with pytest.raises(OSError, match=rf"{child.text}: Too many open files: .*ulimit -n") as caught:
+            open_one(child.text)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        for fd in taken:
+            os.close(fd)
+    assert caught.value.errno == errno.EMFILE
+
+
+def test_a_spool_that_is_no_folder(child: Child, tmp_path: Path) -> None:
+    folder = str(tmp_path / "none")
+    with pytest.raises(FileNotFoundError) as caught:
+        open_sources([child.text], live=LiveOptions(spool=folder))
+    assert caught.value.filename == folder
+
+
+def test_a_spool_for_which_the_file_is_too_large(child: Child, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PAGE, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path) and "free" not in str(caught.value)
 
 
 def test_a_spool_that_is_full(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_looks_are_an_interval_apart(writer: Writer) -> None:
     assert ("looking again", 1, 1) in seen and any(phase == "waiting for look 3 of 3" for phase, _, _ in seen)
 
 
+def test_looks_are_an_interval_apart_even_if_the_first_one_is_late(writer: Writer) -> None:
+    sources, _, watch = watched(writer)
+    with sources[0]:
+        time.sleep(0.9)  # as grouping may take
+        watch.look(3, 0.3)
+    assert np.diff([look.seconds for look in watch.looks]).min() >= 0.3
+
+
 def test_nothing_to_watch() -> None:
     found = pagedup.find_duplicates(np.arange(4096, dtype=np.uint32).view(np.uint8))
     watch = Watch([], pagedup.find_duplicates([]))

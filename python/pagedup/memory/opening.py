@@ -20,8 +20,9 @@ from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-# What grouping takes beside a copy of 4096-byte frames: 28 bytes each at most, and 16 MiB (see find_duplicates).
-_BESIDE, _FIXED = 28 / 4096, 16 << 20
+# Beside the copy: bytes a frame (28 for grouping, see find_duplicates, and as many again for what is told of the
+# classes), and 16 MiB.
+_BESIDE, _FIXED = 60, 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def open_sources(
         _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
-        _copy([source for source in sources if isinstance(source, LiveSource)], live, progress)
+        _copy([source for source in sources if isinstance(source, LiveSource)], frame_size, live, progress)
         stack.pop_all()
     return sources
 
@@ -82,7 +83,7 @@ def _open(what: _Wanted, name: str, frame_size: int) -> Source:
     return open_image(name, what.text, frame_size)
 
 
-def _copy(sources: Sequence[LiveSource], options: LiveOptions, progress: Progress | None) -> None:
+def _copy(sources: Sequence[LiveSource], frame_size: int, options: LiveOptions, progress: Progress | None) -> None:
     with ExitStack() as pauses:
         if options.pause:
             from pagedup.memory.pause import paused  # only here, as few scans need it
@@ -92,14 +93,14 @@ def _copy(sources: Sequence[LiveSource], options: LiveOptions, progress: Progres
         for source in sources:
             source.survey(mergeable=options.mergeable)
         if options.spool is None:
-            _refuse_too_large(sources)
+            _refuse_too_large(sources, frame_size)
         for source in sources:
             source.copy(spool=options.spool, progress=progress)
 
 
-def _refuse_too_large(sources: Sequence[LiveSource]) -> None:
+def _refuse_too_large(sources: Sequence[LiveSource], frame_size: int) -> None:
     size = sum(source.size for source in sources)
-    needed, available = int(size * (1 + _BESIDE)) + _FIXED, available_memory()
+    needed, available = size + size // frame_size * _BESIDE + _FIXED, available_memory()
     if size and needed > available:
         names = ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
         raise OSError(

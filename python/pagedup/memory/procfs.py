@@ -72,6 +72,14 @@ def _open(pid: int, path: str, flags: int, folder: int | None) -> int:
             f"pid:{pid}: no permission to read its memory; it must be a process of yours (where"
             " kernel.yama.ptrace_scope is 1, a child of yours), or run pagedup as root or with CAP_SYS_PTRACE",
         ) from None
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise OSError(
+            error.errno,
+            f"pid:{pid}: {error.strerror}: each live process takes four; raise the limit (ulimit -n), or scan fewer"
+            " at once",
+        ) from None
 
 
 def _without_memory(pid: int, folder: int) -> OSError:

@@ -34,17 +34,16 @@ def allocate(size: int, spool: str | None) -> mmap.mmap:
 def _allocate_file(size: int, folder: str) -> mmap.mmap:
     import tempfile  # only here, as few scans need it
 
-    with tempfile.TemporaryFile(dir=folder, prefix="pagedup-", buffering=0) as file:  # 0600, and without a name
-        try:
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix="pagedup-", buffering=0) as file:  # 0600, and without a name
             os.posix_fallocate(file.fileno(), 0, size)  # so that a full disk is told here, and not by a SIGBUS
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-                raise
+            return mmap.mmap(file.fileno(), size)
+    except OSError as error:
+        why = error.strerror
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = os.statvfs(folder)
-            raise OSError(
-                error.errno, f"has {free.f_bavail * free.f_frsize:,} bytes free, and {size:,} are needed", folder
-            ) from None
-        return mmap.mmap(file.fileno(), size)
+            why = f"has {free.f_bavail * free.f_frsize:,} bytes free, and {size:,} are needed"
+        raise OSError(error.errno, why, folder) from None
 
 
 def _group_limits() -> list[int]:

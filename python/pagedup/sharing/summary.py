@@ -104,8 +104,9 @@ def summarize_guests(duplicates: Duplicates) -> list[GuestSummary]:
 def most_shared(duplicates: Duplicates, k: int) -> list[SharedContent]:
     """The up to `k` non-zero contents with the most copies, at least two; of equally many, the lowest frame first."""
     counts = duplicates.counts()
-    frames = np.flatnonzero(counts.copies > 1)
-    frames = frames[~np.isin(frames, _zeros(duplicates))]
+    shared = counts.copies > 1
+    shared[_zeros(duplicates)] = False
+    frames = np.flatnonzero(shared)
     if k < 1 or not len(frames):
         return []
     copies = counts.copies[frames]

@@ -67,15 +67,15 @@ class Watch:
         self.looks: list[Look] = []
 
     def look(self, repeat: int, interval: float, progress: Progress | None = None) -> None:
-        """Look `repeat` times, `interval` seconds apart, the first time so long after copying.
+        """Look `repeat` times, at least `interval` seconds apart, the first time so long after copying.
 
         A time that is past is now. Raises OSError when a guest ended.
         """
         if not self.n_pages:
             return
-        copied = max(source.copied_at for source, _ in self._guests)
+        copied = now = max(source.copied_at for source, _ in self._guests)
         for number in range(repeat):
-            _wait(copied + (number + 1) * interval, _reporter(progress, f"waiting for look {number + 1} of {repeat}"))
+            _wait(now + interval, _reporter(progress, f"waiting for look {number + 1} of {repeat}"))
             now = time.monotonic()
             changed = unchanged = 0
             for index, (source, _) in enumerate(self._guests):
