@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,8 @@ def test_looking_again_and_again(holder: Holder) -> None:
     assert time.monotonic() - begin >= 1.2
     lifetime = data["lifetime"]
     assert len(lifetime["unchanged"]) == 4
-    assert [look["seconds"] for look in lifetime["unchanged"]] == pytest.approx([0, 0.4, 0.8, 1.2], abs=0.3)
+    seconds = [look["seconds"] for look in lifetime["unchanged"]]
+    assert seconds[0] == 0 and all(after - before >= 0.4 for before, after in pairwise(seconds))
     assert data["volatile"]["pages"] == lifetime["unchanged"][0]["pages"]
     done = pagedup("--repeat", "2", "--interval", "0.1", *holder.texts)
     assert done.returncode == 0 and "as before" in done.stdout

@@ -113,7 +113,7 @@ def test_looks_are_an_interval_apart(writer: Writer) -> None:
         begin = time.monotonic()
         watch.look(3, 0.3, lambda phase, done, total: seen.append((phase, done, total)))
         assert time.monotonic() - begin > 0.6
-    assert [round(look.seconds, 1) for look in watch.looks] == pytest.approx([0.3, 0.6, 0.9], abs=0.21)
+    assert np.diff([look.seconds for look in watch.looks], prepend=0).min() >= 0.3
     assert ("looking again", 1, 1) in seen and any(phase == "waiting for look 3 of 3" for phase, _, _ in seen)
 
 

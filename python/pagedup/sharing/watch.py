@@ -97,7 +97,8 @@ class Watch:
             pages = duplicates.addresses & self._mask
             for (_, guest), own, changed in zip(self._guests, self._pages, self._changed, strict=True):
                 frames = slice(*duplicates.guest_offsets[guest : guest + 2])
-                mask[frames] = np.isin(pages[frames], own[changed])
+                nearest = np.minimum(np.searchsorted(own, pages[frames]), len(own) - 1)  # both ascend
+                mask[frames] = changed[nearest] & (own[nearest] == pages[frames])
         return mask
 
     def volatility(self) -> Volatility | None:
