@@ -376,7 +376,7 @@ def answer_as_qemu(server: socket.socket, answers: dict[str, object]) -> None:
 TREE = """
 FlatView #0
  AS "I/O", root: io
-  0000000000000000-00000000000000ff (prio 0, ram): b @0000000000000100
+  0000000000000000-0000000001ffffff (prio 0, ram): b @0000000000000100
 
 FlatView #1
  AS "memory", root: system
