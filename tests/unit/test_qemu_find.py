@@ -321,6 +321,7 @@ def test_a_socket_that_others_hold(
         for other in others:
             other.close()
     monkeypatch.undo()
+    assert qemu.answers(), "QEMU has taken leave of them all"
     assert guest_at(qemu.qmp).pid == qemu.pid
     assert capfd.readouterr() == ("", "")
 
