@@ -25,7 +25,7 @@ SIGNALS, READY = THREADS, THREADS + 1
 PAUSER = """
 import os, subprocess, sys
 from pagedup.memory.pause import paused
-child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(child.pid, flush=True)
 input()
 with paused(child.pid):
@@ -255,6 +255,39 @@ def test_it_runs_on_whatever_ends_us(program: Path, tmp_path: Path, end: str) ->
         counters.wait_until_all_move()
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_a_signal_in_our_hands_is_not_lost_where_we_are_killed(program: Path, tmp_path: Path) -> None:
+    """Its delivery has stopped the thread, and we end before we can let it go on."""
+    counters = Counters(tmp_path / "counters")
+    code = """
+        import os, signal, subprocess, sys, time
+        from pagedup.memory import pause
+        child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        print(child.pid, flush=True)
+        while not any(open(sys.argv[2], "rb").read()[40:48]):
+            pass
+        real = pause._ptrace
+        sent = []
+        def ptrace(request, thread, data=0):
+            if request == pause._CONTINUE:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(request, thread, data)
+            if request == pause._SEIZE and not sent:
+                sent.append(thread)
+                assert pause._libc.tgkill(child.pid, thread, int(signal.SIGRTMIN)) == 0
+                time.sleep(0.05)
+        pause._ptrace = ptrace
+        with pause.paused(child.pid):
+            print("paused without meeting the signal")
+    """
+    done = run_python(code, program, tmp_path / "counters", "count")
+    try:
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+        until(lambda: counters.signals() == 1)
+        counters.wait_until_all_move()
+    finally:
+        os.kill(int(done.stdout.split()[0]), signal.SIGKILL)
 
 
 def test_no_signal_is_lost_where_we_are_killed(program: Path, tmp_path: Path) -> None:

@@ -321,6 +321,7 @@ def test_a_socket_that_others_hold(
         for other in others:
             other.close()
     monkeypatch.undo()
+    assert qemu.answers(), "QEMU has taken leave of them all"
     assert guest_at(qemu.qmp).pid == qemu.pid
     assert capfd.readouterr() == ("", "")
 
@@ -376,7 +377,7 @@ def answer_as_qemu(server: socket.socket, answers: dict[str, object]) -> None:
 TREE = """
 FlatView #0
  AS "I/O", root: io
-  0000000000000000-00000000000000ff (prio 0, ram): b @0000000000000100
+  0000000000000000-0000000001ffffff (prio 0, ram): b @0000000000000100
 
 FlatView #1
  AS "memory", root: system
