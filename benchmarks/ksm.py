@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm")
@@ -51,14 +51,15 @@ def others() -> list[str]:
 
 
 @contextlib.contextmanager
-def stepped(**settings: int) -> Iterator["Stepper"]:
+def stepped(of: Iterable[int] = (), **settings: int) -> Iterator["Stepper"]:
     """KSM, at a standstill, for the time of the block; call it before the memory is marked mergeable.
 
-    `settings` differ from SETTINGS, such as max_page_sharing=256.
+    `of`: processes whose memory is marked already, and meant to be merged. `settings` differ from SETTINGS, such as
+    max_page_sharing=256.
     """
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if busy := others():
+        if busy := sorted(set(others()) - set(map(str, of))):
             raise RuntimeError(f"memory of other processes is mergeable: {', '.join(busy)}")
         names = [name for name in SETTINGS if (KSM / name).exists()]
         before = {name: read(name) for name in names}
