@@ -261,7 +261,7 @@ def test_a_signal_in_our_hands_is_not_lost_where_we_are_killed(program: Path, tm
     """Its delivery has stopped the thread, and we end before we can let it go on."""
     counters = Counters(tmp_path / "counters")
     code = """
-        import os, signal, subprocess, sys, time
+        import os, signal, subprocess, sys
         from pagedup.memory import pause
         child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(child.pid, flush=True)
@@ -276,7 +276,8 @@ def test_a_signal_in_our_hands_is_not_lost_where_we_are_killed(program: Path, tm
             if request == pause._SEIZE and not sent:
                 sent.append(thread)
                 assert pause._libc.tgkill(child.pid, thread, int(signal.SIGRTMIN)) == 0
-                time.sleep(0.05)
+                while pause._state(child.pid, thread) != "t":
+                    pass
         pause._ptrace = ptrace
         with pause.paused(child.pid):
             print("paused without meeting the signal")
