@@ -72,7 +72,7 @@ def trials(workload: str, boot: int, memory: str) -> list[Trial]:
     specs = [f"{workload}{n}={workload}" for n in range(_GUESTS)]
     with ksm.stepped() as kernel, live_guests(specs, memory) as up:
         for name, settings in _SETTINGS.items():
-            kernel.restart(**settings)
+            kernel.restart(settings)
             before = used(up)
             report = predict(up)["ksm"]
             expected = report["as_shipped" if name == "as shipped" else "zero_pages"]

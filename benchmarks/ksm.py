@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm")
@@ -26,6 +26,8 @@ SETTINGS = {
     "pages_to_scan": 1 << 22,
     "sleep_millisecs": STILL,
 }
+
+AS_THEY_ARE: Mapping[str, int] = {}
 
 
 def read(name: str) -> str:
@@ -51,7 +53,7 @@ def others() -> list[str]:
 
 
 @contextlib.contextmanager
-def stepped(of: Iterable[int] = (), **settings: int) -> Iterator["Stepper"]:
+def stepped(settings: Mapping[str, int] = AS_THEY_ARE, *, of: Iterable[int] = ()) -> Iterator["Stepper"]:
     """KSM, at a standstill, for the time of the block; call it before the memory is marked mergeable.
 
     `of`: processes whose memory is marked already, and meant to be merged. `settings` differ from SETTINGS, such as
@@ -69,7 +71,7 @@ def stepped(of: Iterable[int] = (), **settings: int) -> Iterator["Stepper"]:
         with subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.PIPE) as keeper:
             try:
                 stepper = Stepper()
-                stepper.restart(**settings)
+                stepper.restart(settings)
                 yield stepper
             finally:
                 assert keeper.stdin is not None
@@ -84,7 +86,7 @@ class Stepper:
     def __init__(self) -> None:
         self._sleep = STILL
 
-    def restart(self, **settings: int) -> None:
+    def restart(self, settings: Mapping[str, int] = AS_THEY_ARE) -> None:
         """Give every page its own copy again, and stand still; `settings` differ from SETTINGS."""
         for name in SETTINGS:
             if (KSM / name).exists():

@@ -49,7 +49,7 @@ def expected(counters: KsmCounters) -> dict[str, int]:
 
 @pytest.mark.parametrize("shipped", [True, False])
 def test_counters_and_profit(shipped: bool) -> None:
-    with ksm.stepped(**SHIPPED if shipped else {}) as kernel, mergeable(content()) as memory:
+    with ksm.stepped(SHIPPED if shipped else {}) as kernel, mergeable(content()) as memory:
         found = predict(memory)
         wanted = found.as_shipped if shipped else found.zero_pages
         kernel.scan()
@@ -63,7 +63,7 @@ def test_counters_and_profit(shipped: bool) -> None:
 
 def test_smart_scan_merges_the_same() -> None:
     """As it ships: only the count of unshared pages is another, since it skips some of them."""
-    with ksm.stepped(**SHIPPED, smart_scan=1) as kernel, mergeable(content(2)) as memory:
+    with ksm.stepped(SHIPPED, smart_scan=1) as kernel, mergeable(content(2)) as memory:
         wanted = predict(memory).as_shipped
         for _ in range(8):
             last = kernel.scan()
@@ -77,7 +77,7 @@ def test_volatile_pages() -> None:
     pages = content(3)
     rng = np.random.default_rng(4)
     volatile = rng.random(len(pages)) < 0.1
-    with ksm.stepped(**SHIPPED) as kernel, mergeable(pages) as memory:
+    with ksm.stepped(SHIPPED) as kernel, mergeable(pages) as memory:
         wanted = predict_ksm(pagedup.find_duplicates(memory, frame_size=PAGE), volatile=volatile).as_shipped
         for _ in range(4):
             for page in np.flatnonzero(volatile).tolist():
@@ -124,7 +124,7 @@ def test_time_to_converge() -> None:
     """At its default pace two scans take what is said, or a little longer, as the kernel rounds its sleep up."""
     n = 20_000
     pages = np.random.default_rng(5).integers(0, 256, (n // 2, PAGE), np.uint8).repeat(2, axis=0)
-    with ksm.stepped(**SHIPPED, smart_scan=1, pages_to_scan=100, sleep_millisecs=20), mergeable(pages) as memory:
+    with ksm.stepped(SHIPPED, smart_scan=1, pages_to_scan=100, sleep_millisecs=20), mergeable(pages) as memory:
         found = predict(memory)
         begin = time.monotonic()
         (ksm.KSM / "run").write_text("1")
