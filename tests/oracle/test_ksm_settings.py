@@ -17,6 +17,7 @@ from pagedup.sharing import KsmCounters, KsmPrediction, huge_page_cost, predict_
 pytestmark = pytest.mark.ksm
 PAGE, LARGE = mmap.PAGESIZE, 2 << 20
 SHIPPED = {"use_zero_pages": 0, "max_page_sharing": 256}
+AT_DEFAULT_PACE = {**SHIPPED, "smart_scan": 1, "pages_to_scan": 100, "sleep_millisecs": 20}
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def test_counters_and_profit(shipped: bool) -> None:
 
 def test_smart_scan_merges_the_same() -> None:
     """As it ships: only the count of unshared pages is another, since it skips some of them."""
-    with ksm.stepped(SHIPPED, smart_scan=1) as kernel, mergeable(content(2)) as memory:
+    with ksm.stepped({**SHIPPED, "smart_scan": 1}) as kernel, mergeable(content(2)) as memory:
         wanted = predict(memory).as_shipped
         for _ in range(8):
             last = kernel.scan()
@@ -124,7 +125,7 @@ def test_time_to_converge() -> None:
     """At its default pace two scans take what is said, or a little longer, as the kernel rounds its sleep up."""
     n = 20_000
     pages = np.random.default_rng(5).integers(0, 256, (n // 2, PAGE), np.uint8).repeat(2, axis=0)
-    with ksm.stepped(SHIPPED, smart_scan=1, pages_to_scan=100, sleep_millisecs=20), mergeable(pages) as memory:
+    with ksm.stepped(AT_DEFAULT_PACE), mergeable(pages) as memory:
         found = predict(memory)
         begin = time.monotonic()
         (ksm.KSM / "run").write_text("1")
