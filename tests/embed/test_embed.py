@@ -191,7 +191,8 @@ def test_the_wheel_has_all_that_others_build_with() -> None:
         "pagedup/py.typed",
         f"dedupcore/_dedupcore{sysconfig.get_config_var('EXT_SUFFIX')}",
     } <= names
-    assert not [name for name in names if Path(name).suffix not in (".py", ".pyi", ".pxd", ".h", ".a", ".so", ".typed")]
+    known = (".py", ".pyi", ".pxd", ".h", ".a", ".so", ".typed", ".html", ".css")
+    assert not [name for name in names if Path(name).suffix not in known]
     assert all(Path(str(file.locate())).is_file() for file in files)
 
 
