@@ -1,5 +1,6 @@
 """Looking again at matched pages of a live process: a child that writes where and when it is told."""
 
+import math
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pagedup
 from pagedup.memory import LiveSource, Source
 from pagedup.memory.live import Place
 from pagedup.memory.smaps import Mapping
+from pagedup.sharing import watch as watch_module
 from pagedup.sharing.watch import Watch
 
 CHILD = """
@@ -139,3 +141,32 @@ def test_a_process_that_ends_between_looks(writer: Writer) -> None:
         writer.process.wait()
         with pytest.raises(ProcessLookupError, match="the process ended"):
             watch.look(1, 0)
+
+
+def test_half_life_of_a_constant_rate() -> None:
+    """Pages that change at a constant rate: half of them are left after ln 2 / rate, whatever was seen of it."""
+    for rate in (0.001, 0.1, 2.0):
+        looks = [(t, round(1e9 * math.exp(-rate * t))) for t in (0.0, 0.5, 1.0, 1.5, 2.0)]
+        seconds, how = watch_module._half_life(looks)
+        # Between two looks a straight line is drawn, which lies above the curve.
+        assert seconds == pytest.approx(math.log(2) / rate, rel=0.15 if rate == 2.0 else 0.01)
+        assert how.startswith("interpolated" if rate == 2.0 else "extrapolated from 0.5 to 2 s")
+
+
+@pytest.mark.parametrize(
+    ("looks", "seconds", "how"),
+    [
+        ([(0.0, 100), (1.0, 100), (2.0, 100)], None, "no page changed in 2 s"),
+        ([(0.0, 9), (1.0, 7), (2.0, 7)], None, "no page changed from the first look after 1 s to the last after 2 s"),
+        ([(0.0, 100), (1.0, 60), (2.0, 40)], 1.5, "interpolated between two looks"),
+        ([(0.0, 100), (1.0, 0)], 0.5, "interpolated between two looks"),
+    ],
+)
+def test_half_life(looks: list[tuple[float, int]], seconds: float | None, how: str) -> None:
+    assert watch_module._half_life(looks) == (seconds, how)
+
+
+def test_a_hot_part_does_not_make_the_rest_short_lived() -> None:
+    """A third is written all the time; the rest hardly ever."""
+    seconds, _ = watch_module._half_life([(0.0, 48188), (1.0, 32392), (2.0, 31654), (3.0, 31302)])
+    assert seconds is not None and 10 < seconds < 30

@@ -133,10 +133,15 @@ def _half_life(unchanged: Sequence[tuple[float, int]]) -> tuple[float | None, st
     for (before, more), (after, fewer) in pairwise(unchanged):
         if fewer <= half:
             return before + (after - before) * (more - half) / (more - fewer), "interpolated between two looks"
+    # What changes all the time has changed by the first look; how fast the rest does, the looks after it tell.
+    (begin, more), (end, fewer) = unchanged[1], last
+    if more == fewer:
+        return None, f"no page changed from the first look after {begin:.3g} s to the last after {end:.3g} s"
     # Changes by the time that pages were seen unchanged: the likeliest rate if that is constant.
-    exposed = sum((after - before) * (more + fewer) / 2 for (before, more), (after, fewer) in pairwise(unchanged))
-    rate = (first[1] - last[1]) / exposed
-    return math.log(2) / rate, f"extrapolated from {last[0]:.3g} s, as if pages went on changing at the same rate"
+    exposed = sum((after - before) * (more + fewer) / 2 for (before, more), (after, fewer) in pairwise(unchanged[1:]))
+    rate = (more - fewer) / exposed
+    how = f"extrapolated from {begin:.3g} to {end:.3g} s, as if pages went on changing at the rate seen then"
+    return end + math.log(fewer / half) / rate, how
 
 
 def _wait(until: float, report: Callable[[float, float], None]) -> None:
