@@ -18,6 +18,7 @@ import pagedup.memory.pagemap as pagemap_module
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
 from pagedup.memory.pagemap import Page, Pagemap
 from pagedup.memory.remote import RemoteMemory
+from tests.processes import under_sanitizer
 from pagedup.memory.smaps import read_mappings
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -240,7 +241,8 @@ def test_guard_pages_are_absent_and_not_in_swap(child: Child) -> None:
     with open_one(child.text) as source:
         assert pages_at(source, child.private).keys() == {5}
         assert source.apart.get(Apart.SWAPPED, 0) == before.get(Apart.SWAPPED, 0)
-        assert source.apart[Apart.ABSENT] == pytest.approx(before[Apart.ABSENT] + 2 * PAGE, abs=PAGE)
+        if not under_sanitizer():  # which has memory of its own that comes and goes
+            assert source.apart[Apart.ABSENT] == pytest.approx(before[Apart.ABSENT] + 2 * PAGE, abs=PAGE)
 
 
 def test_a_mapping_that_grows_while_smaps_is_read_counts_once() -> None:
@@ -258,7 +260,7 @@ def test_regions_name_the_mappings(child: Child) -> None:
         assert isinstance(source, LiveSource)
         names = {region.name for region in source.regions if region.start <= child.file < region.end}
         assert len(names) == 1 and names.pop().endswith("/mapped")
-        assert any(region.name == "[heap]" for region in source.regions)
+        assert ["[anonymous]"] == [r.name for r in source.regions if r.start <= child.private < r.end]
         for extent in source.extents:
             assert any(region.start <= extent.address < region.end for region in source.regions)
 
