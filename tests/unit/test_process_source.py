@@ -18,8 +18,8 @@ import pagedup.memory.pagemap as pagemap_module
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
 from pagedup.memory.pagemap import Page, Pagemap
 from pagedup.memory.remote import RemoteMemory
-from tests.processes import under_sanitizer
 from pagedup.memory.smaps import read_mappings
+from tests.processes import under_sanitizer
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 8
@@ -260,7 +260,7 @@ def test_regions_name_the_mappings(child: Child) -> None:
         assert isinstance(source, LiveSource)
         names = {region.name for region in source.regions if region.start <= child.file < region.end}
         assert len(names) == 1 and names.pop().endswith("/mapped")
-        assert ["[anonymous]"] == [r.name for r in source.regions if r.start <= child.private < r.end]
+        assert [r.name for r in source.regions if r.start <= child.private < r.end] == ["[anonymous]"]
         for extent in source.extents:
             assert any(region.start <= extent.address < region.end for region in source.regions)
 
