@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 PAGE = 4096
-# Holds 512 pages of known content, forks as often as asked, and counts in each process as long as it may run.
+# Holds 512 pages of known content, forks as often as asked, and then writes to the pages that it is told.
 HOLDER = """
 import ctypes, mmap, os, sys, time
-pages, forks = 512, int(sys.argv[1])
+pages, forks, parent = 512, int(sys.argv[1]), os.getpid()
 memory = mmap.mmap(-1, pages * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 memory.madvise(mmap.MADV_NOHUGEPAGE)
 for index in range(pages):
@@ -26,17 +26,14 @@ children = []
 for _ in range(forks):
     child = os.fork()
     if child == 0:
-        while os.getppid() == int(sys.argv[2] or os.getppid()):
+        while os.getppid() == parent:
             time.sleep(0.02)
         os._exit(0)
     children.append(child)
 print(os.getpid(), *children, flush=True)
 for line in sys.stdin:
-    if line == "count\\n":
-        print(number, flush=True)
-    else:
-        memory[int(line) * 4096 + 1] ^= 1
-        print("done", flush=True)
+    memory[int(line) * 4096 + 1] ^= 1
+    print("done", flush=True)
 """
 
 
@@ -63,7 +60,7 @@ def assert_fails(done: subprocess.CompletedProcess[str], code: int, *parts: str)
 class Holder:
     def __init__(self, forks: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(forks), ""],
+            [sys.executable, "-c", HOLDER, str(forks)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
