@@ -15,7 +15,7 @@ from pagedup.cli.examine import Examined, Question, examine
 from pagedup.cli.html_file import refuse_early, write_report
 from pagedup.cli.progress import progress_display
 from pagedup.cli.sizes import parse_page_size, spread_page_sizes
-from pagedup.memory import LiveOptions, LiveSource, Source, name_sources, open_sources
+from pagedup.memory import LiveOptions, LiveSource, Source, list_sources, name_sources, open_sources
 from pagedup.memory.filetree import open_tree
 from pagedup.report import ScanResult, scan_json
 
@@ -128,6 +128,7 @@ def _scan(options: Namespace, sizes: Sequence[int]) -> Examined:
     base = min(_BASE_PAGE, sizes[0])
     if options.html is not None:
         refuse_early(options.html)  # as all that can fail at once does first: copying guests may take minutes
+    options.sources = list_sources(options.sources)
     domains = _domains(options)
     with progress_display() as progress, ExitStack() as stack:
         tree = stack.enter_context(open_tree(options.explain)) if options.explain is not None else None

@@ -2,7 +2,7 @@
 
 from pagedup.memory.extent import Extent, Region, ZeroExtent
 from pagedup.memory.live import LiveSource
-from pagedup.memory.opening import LiveOptions, name_sources, open_sources
+from pagedup.memory.opening import LiveOptions, list_sources, name_sources, open_sources
 from pagedup.memory.source import Apart, Progress, Source, SourceTextError
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Source",
     "SourceTextError",
     "ZeroExtent",
+    "list_sources",
     "name_sources",
     "open_sources",
 ]

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from pagedup.memory.closing import Closing
 
 PAGE = 4096  # bytes; what the page cache holds of a file
 
@@ -26,7 +23,7 @@ class Piece:
     pages: int
 
 
-class FileTree(ABC):
+class FileTree(Closing):
     """Files in the order of their paths, which are relative to `root`, the text that the user gave.
 
     `paths` and `sizes` (bytes) have one item a file; of several names of one file only the first is listed.
@@ -72,18 +69,6 @@ class FileTree(ABC):
     @abstractmethod
     def _read(self, room: memoryview) -> int:
         """Fill `room` with the next bytes of the stretch; fewer if the file has no more or cannot be read on."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give back what is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_tree(path: str) -> FileTree:

@@ -109,6 +109,20 @@ def _refuse_too_large(sources: Sequence[LiveSource], frame_size: int) -> None:
         )
 
 
+def list_sources(texts: Sequence[str]) -> list[str]:
+    """The same texts with `qemu:all` as one text a guest, so that all that asks afterwards means the same guests."""
+    listed: list[str] = []
+    for text in texts:
+        if text == "qemu:all":
+            guests = find_guests()
+            if not guests:
+                raise OSError("qemu:all: no QEMU runs here")
+            listed += [f"qemu:{guest.pid}" for guest in guests]
+        else:
+            listed.append(text)
+    return listed
+
+
 def name_sources(texts: Sequence[str]) -> list[str]:
     """The names that the sources will have once they are open; raises as `open_sources`, but opens nothing."""
     return _names(_wanted(texts))
@@ -124,15 +138,7 @@ class _Wanted:
 
 
 def _wanted(texts: Sequence[str]) -> list[_Wanted]:
-    wanted: list[_Wanted] = []
-    for text in texts:
-        if text == "qemu:all":
-            guests = find_guests()
-            if not guests:
-                raise OSError("qemu:all: no QEMU runs here")
-            wanted += [_of_guest(f"qemu:{guest.pid}", guest) for guest in guests]
-        else:
-            wanted.append(_classify(text))
+    wanted = [_classify(text) for text in list_sources(texts)]
     _refuse_repeats(wanted)
     return wanted
 

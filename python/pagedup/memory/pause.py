@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from pagedup.memory.procfs import KERNEL_THREAD
+
 # Requests of ptrace and what waitid says of a stop, from linux/ptrace.h and asm-generic/siginfo.h.
 _CONTINUE = 7
 _SEIZE = 0x4206
@@ -18,7 +20,6 @@ _EVENT_STOP = 128  # a stop that we asked for, or one of the whole process: not 
 _TRAPPED = 4
 _OF_ANY_THREAD = 0x40000000  # __WALL
 
-_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/N/stat
 _ENDED = ("", "Z", "X")  # states of /proc/N/stat; empty: it is gone
 _PATIENCE = 5.0  # seconds; a thread takes microseconds to stop, unless it waits inside the kernel
 
@@ -216,7 +217,7 @@ def _refuse(pid: int) -> None:
     fields = _stat(f"/proc/{pid}")
     if not fields:
         raise ProcessLookupError(errno.ESRCH, f"pid:{pid}: there is no such process")
-    if int(fields[6]) & _KERNEL_THREAD:
+    if int(fields[6]) & KERNEL_THREAD:
         raise OSError(f"pid:{pid}: is a kernel thread, which cannot be paused")
     process = _status(f"/proc/{pid}", "Tgid")
     if process not in (pid, 0):

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 
-_KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/N/stat
+KERNEL_THREAD = 0x00200000  # PF_KTHREAD in the flags of /proc/N/stat
 
 
 class ProcessFiles:
@@ -84,7 +84,7 @@ def _open(pid: int, path: str, flags: int, folder: int | None) -> int:
 
 def _without_memory(pid: int, folder: int) -> OSError:
     try:
-        if int(_stat_fields(pid, folder)[6]) & _KERNEL_THREAD:
+        if int(_stat_fields(pid, folder)[6]) & KERNEL_THREAD:
             return OSError(f"pid:{pid}: is a kernel thread and has no memory of its own")
     except (OSError, IndexError, ValueError):
         pass

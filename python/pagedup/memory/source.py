@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
+from pagedup.memory.closing import Closing
 
+if TYPE_CHECKING:
     from pagedup.memory.extent import Extent, ZeroExtent
 
 Progress = Callable[[str, int, int], None]
@@ -41,7 +40,7 @@ class Apart(StrEnum):
     """The ends of a segment of a dump that fill no whole page."""
 
 
-class Source(ABC):
+class Source(Closing):
     """The memory of one guest, open for reading.
 
     `name` is unique among the sources opened together, `text` is what the user gave, `size` counts the bytes of memory
@@ -70,14 +69,6 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the memory back; the extents' buffers end with it. Closing twice does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} from {self.text!r}, {self.size:,} bytes>"
