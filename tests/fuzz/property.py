@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from pagedup.memory import Source, ZeroExtent, open_sources
-from pagedup.memory.mapped_source import MappedSource
+from pagedup.memory.dumps.mapped_source import MappedSource
 
 
 def check_input(data: bytes, path: str) -> str:

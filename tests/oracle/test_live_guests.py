@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks import guests
-from pagedup.memory.pause import paused
-from pagedup.memory.qemu import RamBlock, find_guest, find_guests, ram_blocks
-from pagedup.memory.qmp import guest_at
-from pagedup.memory.smaps import Mapping, read_mappings
+from pagedup.memory.live.pause import paused
+from pagedup.memory.live.qemu import RamBlock, find_guest, find_guests, ram_blocks
+from pagedup.memory.live.qmp import guest_at
+from pagedup.memory.live.smaps import Mapping, read_mappings
 from tests.oracle.conftest import RealGuest
 
 pytestmark = pytest.mark.qemu

@@ -13,7 +13,7 @@ import pytest
 
 import pagedup
 from pagedup import Extent, ZeroExtent
-from pagedup.memory.filetree import Directory, FileTree, Piece, open_tree
+from pagedup.memory.files.filetree import Directory, FileTree, Piece, open_tree
 from pagedup.sharing import Explanation, FileShare, explain
 from pagedup.sharing import explain as explain_function
 from tests.processes import run_python
@@ -243,8 +243,8 @@ def check_unreadable(root: Path) -> None:
     done = run_python(
         """
         import os, sys
-        import pagedup.memory.ext_image
-        from pagedup.memory.filetree import open_tree
+        import pagedup.memory.files.ext_image
+        from pagedup.memory.files.filetree import open_tree
         os.setgid(65534); os.setuid(65534)
         with open_tree(sys.argv[1]) as tree:
             for pieces in tree.batches(memoryview(bytearray(4096 * 4))):

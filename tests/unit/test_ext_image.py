@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pagedup.memory.filetree import open_tree
+from pagedup.memory.files.filetree import open_tree
 
 pytestmark = pytest.mark.e2fsprogs
 PAGE = 4096

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pagedup.memory import numa
-from pagedup.memory.numa import memory_nodes, page_nodes
+from pagedup.memory.live import numa
+from pagedup.memory.live.numa import memory_nodes, page_nodes
 from tests.processes import run_python
 
 PAGE = mmap.PAGESIZE
@@ -62,7 +62,7 @@ def test_a_process_of_somebody_else() -> None:
         """
         import os, sys
         import numpy as np
-        from pagedup.memory.numa import page_nodes
+        from pagedup.memory.live.numa import page_nodes
         os.setgid(65534); os.setuid(65534)
         try:
             page_nodes(int(sys.argv[1]), np.zeros(1, np.uint64))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pagedup.memory import pause
-from pagedup.memory.pause import paused
+from pagedup.memory.live import pause
+from pagedup.memory.live.pause import paused
 from tests.processes import run_python, sanitizer_flags, succeed
 
 THREADS = 4
@@ -24,7 +24,7 @@ SIGNALS, READY = THREADS, THREADS + 1
 # Starts a counting process and pauses it; says "paused" and then obeys one line, a statement of Python.
 PAUSER = """
 import os, subprocess, sys
-from pagedup.memory.pause import paused
+from pagedup.memory.live.pause import paused
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(child.pid, flush=True)
 input()
@@ -262,7 +262,7 @@ def test_a_signal_in_our_hands_is_not_lost_where_we_are_killed(program: Path, tm
     counters = Counters(tmp_path / "counters")
     code = """
         import os, signal, subprocess, sys
-        from pagedup.memory import pause
+        from pagedup.memory.live import pause
         child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(child.pid, flush=True)
         while not any(open(sys.argv[2], "rb").read()[40:48]):
@@ -364,7 +364,7 @@ def test_no_permission(start: Callable[[str], Child]) -> None:
     child = start("private")
     code = """
         import os, sys
-        from pagedup.memory.pause import paused
+        from pagedup.memory.live.pause import paused
         if os.geteuid() == 0:
             os.setuid(65534)
         try:

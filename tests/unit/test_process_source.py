@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pagedup.memory.pagemap as pagemap_module
+import pagedup.memory.live.pagemap as pagemap_module
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
-from pagedup.memory.pagemap import Page, Pagemap
-from pagedup.memory.remote import RemoteMemory
-from pagedup.memory.smaps import read_mappings
+from pagedup.memory.live.pagemap import Page, Pagemap
+from pagedup.memory.live.remote import RemoteMemory
+from pagedup.memory.live.smaps import read_mappings
 from tests.processes import under_sanitizer
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

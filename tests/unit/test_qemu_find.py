@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import guests
-from pagedup.memory import qmp
-from pagedup.memory.qemu import QemuGuest, RamBlock, find_guest, find_guests, ram_blocks
-from pagedup.memory.qmp import guest_at
-from pagedup.memory.smaps import Mapping, read_mappings
+from pagedup.memory.live import qmp
+from pagedup.memory.live.qemu import QemuGuest, RamBlock, find_guest, find_guests, ram_blocks
+from pagedup.memory.live.qmp import guest_at
+from pagedup.memory.live.smaps import Mapping, read_mappings
 
 MIB = 1 << 20
 NOTHING = frozenset[str]()

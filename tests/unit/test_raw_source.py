@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import pagedup.memory.image_file as image_file_module
+import pagedup.memory.dumps.image_file as image_file_module
 from pagedup.memory import Extent, Source, SourceTextError, ZeroExtent, name_sources, open_sources
 
 PAGE = 4096

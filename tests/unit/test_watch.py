@@ -11,8 +11,8 @@ import pytest
 
 import pagedup
 from pagedup.memory import LiveSource, Source
-from pagedup.memory.live import Place
-from pagedup.memory.smaps import Mapping
+from pagedup.memory.live.live_source import Place
+from pagedup.memory.live.smaps import Mapping
 from pagedup.sharing import watch as watch_module
 from pagedup.sharing.watch import Watch
 

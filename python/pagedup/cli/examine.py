@@ -9,8 +9,8 @@ import numpy as np
 
 from pagedup.memory import LiveSource, Progress, Source
 from pagedup.memory.digest import digest
-from pagedup.memory.filetree import FileTree
-from pagedup.memory.numa import memory_nodes, page_nodes
+from pagedup.memory.files.filetree import FileTree
+from pagedup.memory.live.numa import memory_nodes, page_nodes
 from pagedup.report import ScannedGuest, ScanResult
 from pagedup.sharing import (
     Duplicates,

@@ -16,7 +16,7 @@ from pagedup.cli.html_file import refuse_early, write_report
 from pagedup.cli.progress import progress_display
 from pagedup.cli.sizes import parse_page_size, spread_page_sizes
 from pagedup.memory import LiveOptions, LiveSource, Source, list_sources, name_sources, open_sources
-from pagedup.memory.filetree import open_tree
+from pagedup.memory.files.filetree import open_tree
 from pagedup.report import ScanResult, scan_json
 
 _BASE_PAGE = 4096  # bytes; larger sizes follow from its classes without reading the memory again

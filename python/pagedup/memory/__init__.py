@@ -1,7 +1,7 @@
 """Where bytes come from: raw images and live processes, each a guest made of extents."""
 
 from pagedup.memory.extent import Extent, Region, ZeroExtent
-from pagedup.memory.live import LiveSource
+from pagedup.memory.live.live_source import LiveSource
 from pagedup.memory.opening import LiveOptions, list_sources, name_sources, open_sources
 from pagedup.memory.source import Apart, Progress, Source, SourceTextError
 

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pagedup.memory.formats import open_image
-from pagedup.memory.live import LiveSource
-from pagedup.memory.mapped_source import MappedSource
-from pagedup.memory.process import ProcessSource
-from pagedup.memory.qemu import QemuGuest, find_guest, find_guests
-from pagedup.memory.qemu_source import QemuSource
-from pagedup.memory.room import available_memory
+from pagedup.memory.dumps.formats import open_image
+from pagedup.memory.dumps.mapped_source import MappedSource
+from pagedup.memory.live.live_source import LiveSource
+from pagedup.memory.live.process_source import ProcessSource
+from pagedup.memory.live.qemu import QemuGuest, find_guest, find_guests
+from pagedup.memory.live.qemu_source import QemuSource
+from pagedup.memory.live.room import available_memory
 from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
@@ -86,7 +86,7 @@ def _open(what: _Wanted, name: str, frame_size: int) -> Source:
 def _copy(sources: Sequence[LiveSource], frame_size: int, options: LiveOptions, progress: Progress | None) -> None:
     with ExitStack() as pauses:
         if options.pause:
-            from pagedup.memory.pause import paused  # only here, as few scans need it
+            from pagedup.memory.live.pause import paused  # only here, as few scans need it
 
             for source in sources:
                 pauses.enter_context(paused(source.pid))
@@ -170,7 +170,7 @@ def _find_guest(text: str, which: str) -> QemuGuest:
         raise SourceTextError(f"{text}: qemu: takes a guest's name, its process number, its QMP socket, or all")
     if "/" not in which:
         return find_guest(which)
-    from pagedup.memory.qmp import guest_at  # only here, as few scans need it
+    from pagedup.memory.live.qmp import guest_at  # only here, as few scans need it
 
     return guest_at(which)
 

@@ -11,13 +11,13 @@ import numpy as np
 
 import dedupcore
 from pagedup.memory import Extent, ZeroExtent
-from pagedup.memory.filetree import PAGE
+from pagedup.memory.files.filetree import PAGE
 from pagedup.sharing.grouping import group
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pagedup.memory.filetree import FileTree, Piece
+    from pagedup.memory.files.filetree import FileTree, Piece
     from pagedup.sharing.duplicates import Duplicates
     from pagedup.sharing.grouping import Span
 

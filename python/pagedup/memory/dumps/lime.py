@@ -10,8 +10,8 @@ import struct
 from itertools import pairwise
 from typing import NamedTuple
 
-from pagedup.memory.image_file import ImageFile
-from pagedup.memory.mapped_source import MappedSource
+from pagedup.memory.dumps.image_file import ImageFile
+from pagedup.memory.dumps.mapped_source import MappedSource
 
 LIME_MAGIC = 0x4C694D45
 _HEADER = struct.Struct("<IIQQ8x")  # magic, version, s_addr, e_addr (of the last byte), reserved

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pagedup.memory.dumps.image_file import ImageFile
 from pagedup.memory.extent import Extent, ZeroExtent
-from pagedup.memory.image_file import ImageFile
 from pagedup.memory.source import Apart, Source
 
 

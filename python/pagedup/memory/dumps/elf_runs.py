@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from pagedup.memory.image_file import ImageFile
+from pagedup.memory.dumps.image_file import ImageFile
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pagedup.memory.smaps import Mapping
+    from pagedup.memory.live.smaps import Mapping
 
 # Debian's, Red Hat's and older names of the emulators of whole machines; NixOS wraps them.
 _EMULATOR = re.compile(r"\.?(qemu-system-[\w-]+?|qemu-kvm|kvm)(-wrapped)?")

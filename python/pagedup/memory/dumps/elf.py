@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from pagedup.memory.elf_runs import Segments, covered, runs_of
-from pagedup.memory.image_file import ImageFile
-from pagedup.memory.mapped_source import MappedSource
+from pagedup.memory.dumps.elf_runs import Segments, covered, runs_of
+from pagedup.memory.dumps.image_file import ImageFile
+from pagedup.memory.dumps.mapped_source import MappedSource
 from pagedup.memory.source import Apart
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ import numpy as np
 
 import dedupcore
 from pagedup.memory.extent import Extent, Region
-from pagedup.memory.pagemap import Page, Pagemap
-from pagedup.memory.procfs import ProcessFiles
-from pagedup.memory.remote import MOST_PIECES, RemoteMemory
-from pagedup.memory.room import allocate
-from pagedup.memory.smaps import Mapping, read_mappings
+from pagedup.memory.live.pagemap import Page, Pagemap
+from pagedup.memory.live.procfs import ProcessFiles
+from pagedup.memory.live.remote import MOST_PIECES, RemoteMemory
+from pagedup.memory.live.room import allocate
+from pagedup.memory.live.smaps import Mapping, read_mappings
 from pagedup.memory.source import Apart, Progress, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pagedup.memory.pagemap import Runs
+    from pagedup.memory.live.pagemap import Runs
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

@@ -8,7 +8,7 @@ import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pagedup.memory.qemu import QemuGuest, RamBlock, guest_of
+from pagedup.memory.live.qemu import QemuGuest, RamBlock, guest_of
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pagedup.memory.live import LiveSource, Place
-from pagedup.memory.smaps import Mapping
+from pagedup.memory.live.live_source import LiveSource, Place
+from pagedup.memory.live.smaps import Mapping
 
 
 class ProcessSource(LiveSource):

@@ -14,7 +14,7 @@ import stat
 import subprocess
 from collections.abc import Generator, Iterator, Sequence
 
-from pagedup.memory.filetree import PAGE, FileTree
+from pagedup.memory.files.filetree import PAGE, FileTree
 
 _ROOT = 2  # the inode of the root directory, in every such file system
 _MAGIC_AT, _MAGIC = 1024 + 56, b"\x53\xef"  # of the superblock (Documentation/filesystems/ext4/super.rst)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pagedup.memory.live import LiveSource, Place
-from pagedup.memory.qemu import QemuGuest, ram_blocks
-from pagedup.memory.smaps import Mapping
+from pagedup.memory.live.live_source import LiveSource, Place
+from pagedup.memory.live.qemu import QemuGuest, ram_blocks
+from pagedup.memory.live.smaps import Mapping
 
 _ALIGNED = 1 << 30  # bytes; the next block's address, so that large pages lie in the guest as they do in QEMU
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pagedup.memory.elf import ELF_MAGIC, ElfSource
-from pagedup.memory.image_file import ImageFile
-from pagedup.memory.lime import LIME_MAGIC, LimeSource
-from pagedup.memory.mapped_source import MappedSource
-from pagedup.memory.raw import RawSource
+from pagedup.memory.dumps.elf import ELF_MAGIC, ElfSource
+from pagedup.memory.dumps.image_file import ImageFile
+from pagedup.memory.dumps.lime import LIME_MAGIC, LimeSource
+from pagedup.memory.dumps.mapped_source import MappedSource
+from pagedup.memory.dumps.raw import RawSource
 
 _READ: dict[bytes, type[ElfSource] | type[LimeSource]] = {
     ELF_MAGIC: ElfSource,

@@ -76,7 +76,7 @@ def open_tree(path: str) -> FileTree:
 
     Raises OSError for what cannot be read, and for an image of another kind; the message says what to do.
     """
-    from pagedup.memory.ext_image import ExtImage  # it needs subprocess, which a directory does not
+    from pagedup.memory.files.ext_image import ExtImage  # it needs subprocess, which a directory does not
 
     return Directory(path) if stat.S_ISDIR(os.stat(path).st_mode) else ExtImage(path)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pagedup.memory.image_file import ImageFile
-from pagedup.memory.mapped_source import MappedSource
+from pagedup.memory.dumps.image_file import ImageFile
+from pagedup.memory.dumps.mapped_source import MappedSource
 
 
 class RawSource(MappedSource):

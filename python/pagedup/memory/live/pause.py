@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from pagedup.memory.procfs import KERNEL_THREAD
+from pagedup.memory.live.procfs import KERNEL_THREAD
 
 # Requests of ptrace and what waitid says of a stop, from linux/ptrace.h and asm-generic/siginfo.h.
 _CONTINUE = 7

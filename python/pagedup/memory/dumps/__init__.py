@@ -1,0 +1,1 @@
+"""Memory that was written to a file: raw images, ELF cores, LiME."""

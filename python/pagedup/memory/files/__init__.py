@@ -1,0 +1,1 @@
+"""Files whose pages memory may hold: directories, and images of file systems."""

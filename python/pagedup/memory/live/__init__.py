@@ -1,0 +1,1 @@
+"""Memory in use: processes, and QEMU guests among them."""
