@@ -1,0 +1,1 @@
+"""What is in a guest's memory: real binaries, and from them whole guests."""
