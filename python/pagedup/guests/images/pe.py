@@ -1,6 +1,6 @@
 """PE32 and PE32+: programs and DLLs of Windows, mapped as its memory manager does.
 
-lief reads headers and sections; all that they claim is checked here against the file. Relocations and imports are
+lief reads headers and section table; all that they claim is checked here against the file. Relocations and imports are
 read here from the bytes, since lief makes an object of each and passes over what is wrong with them. Field names,
 offsets and rules are those of the PE format (Microsoft, "PE Format").
 """
@@ -139,7 +139,8 @@ class _Reader:
         config = reader.ParserConfig()
         for what in ("exports", "imports", "reloc", "rsrc", "signature", "exceptions", "arm64x_binary"):
             setattr(config, f"parse_{what}", False)
-        binary = reader.parse(self.file.read(0, self.content.size), config)
+        # No more of the file than the headers, which have been found to be whole: lief copies what it is given, twice.
+        binary = reader.parse(self.file.read(0, self.start + self.table + self.n_sections * _SECTION_HEADER), config)
         if binary is None or len(binary.sections) != self.n_sections:
             raise ImageError(f"{self.name}: lief cannot read the PE headers at offset {self.start:#x}")
         return binary
