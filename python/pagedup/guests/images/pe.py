@@ -176,7 +176,9 @@ class _Reader:
             last = sections[-1]
             if at < (last.first_page + last.n_pages) * PAGE:
                 raise self.wrong_section(number, 12, "VirtualAddress", at, f"it overlaps {last.name!r} before it")
-            name = header.name.partition("\0")[0] or f"section {number}"
+            # lief gives bytes where a name is no UTF-8.
+            raw = header.name if isinstance(header.name, bytes) else header.name.encode()
+            name = raw.partition(b"\0")[0].decode("utf-8", "backslashreplace") or f"section {number}"
             kind = header.characteristics
             sections.append(section_of(name, bool(kind & _EXECUTE), bool(kind & _WRITE), at, size))
             if raw_at and raw_size:
