@@ -78,9 +78,9 @@ class _Dynamic:
         entries = self._words(address, size - size % (2 * self.word), "the dynamic section (PT_DYNAMIC)").reshape(-1, 2)
         (ends,) = np.nonzero(entries[:, 0] == _NULL)
         entries = entries[: ends[0] if len(ends) else None]
-        if len(odd := np.intersect1d(entries[:, 0], list(_ANDROID))):
-            raise ImageError(f"{self.name}: {_ANDROID[int(odd[0])]} in the dynamic section is not known here")
         self.tags = dict(zip(entries[:, 0].tolist(), entries[:, 1].tolist(), strict=True))
+        for packed in _ANDROID.keys() & self.tags:
+            raise ImageError(f"{self.name}: {_ANDROID[packed]} in the dynamic section is not known here")
         strings = self.tags.get(_STRTAB, 0)
         needed = tuple(
             self.mapping.text(self._inside(strings + at, 1, "DT_NEEDED"), "DT_NEEDED")
