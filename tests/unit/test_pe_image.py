@@ -222,6 +222,7 @@ LIES = [
     (OPTIONAL + 56, "<I", 0, "SizeOfImage at offset 0x90 is 0x0"),
     (OPTIONAL + 56, "<I", PAGE, r"VirtualSize of section 0 at offset .* ends beyond SizeOfImage 0x1000"),
     (OPTIONAL + 60, "<I", 0, "SizeOfHeaders at offset 0x94 is 0x0"),
+    (OPTIONAL + 60, "<I", 100, "SizeOfHeaders at offset 0x94 is 0x64; it must include the optional header"),
     (OPTIONAL + 60, "<I", 0xFFFFFFF0, "SizeOfHeaders at offset 0x94 is 0xfffffff0"),
     (OPTIONAL + 96 + 8 * 5, "<I", 0xFFFFFF00, "data directory 5 at offset 0xe0 is 0xffffff00; .* beyond the image"),
     (OPTIONAL + 96 + 8 * 5 + 4, "<I", 0xFFFFFFF0, "data directory 5 .* beyond the image"),
@@ -291,6 +292,19 @@ def test_lying_imports(tmp_path: Path) -> None:
     endless = (struct.pack("<5I", 0, 0, 0, PAGE, PAGE + 1) * (PAGE // 20)).ljust(PAGE, b"\1")
     with pytest.raises(ImageError, match="import descriptor 204"):
         load_bytes(tmp_path, pe_file([Part(".text", PAGE, endless)], None, imports=PAGE))
+
+
+def test_import_tables_that_are_followed_for_hours(tmp_path: Path) -> None:
+    """Tens of thousands of descriptors, whose tables all end at the end of the image, at other places."""
+    n = 50_000
+    size = 4 << 20
+    data = bytearray(b"\1" * size)
+    data[: 20 * n] = b"".join(struct.pack("<5I", 0, 0, 0, PAGE + size - 16, PAGE + 20 * n + i) for i in range(n))
+    data[-16:] = bytes(16)
+    began = time.monotonic()
+    with pytest.raises(ImageError, match=r"the table of import descriptor \d+ overlaps those before it"):
+        load_bytes(tmp_path, pe_file([Part(".text", PAGE, bytes(data))], None, imports=PAGE))
+    assert time.monotonic() - began < 5
 
 
 def test_many_relocations_take_no_time(tmp_path: Path) -> None:
