@@ -45,7 +45,7 @@ def summarize_regions(duplicates: Duplicates, regions: Sequence[Sequence[Region]
     A page belongs to the region in which its first byte lies. Raises ValueError when there is not one list a guest, or
     regions are out of order or overlap.
     """
-    n_guests = duplicates.layout.n_guests
+    n_guests = duplicates.runs.n_guests
     if len(regions) != n_guests:
         raise ValueError(f"regions has {len(regions)} lists for {n_guests} guests; it must have one a guest")
     for guest, own in enumerate(regions):
