@@ -3,6 +3,7 @@
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
+from pagedup.sharing.find_names import find_duplicate_names
 from pagedup.sharing.isolation import Isolation, isolation_cost
 from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
@@ -29,6 +30,7 @@ __all__ = [
     "Summary",
     "Volatility",
     "explain",
+    "find_duplicate_names",
     "find_duplicates",
     "huge_page_cost",
     "isolation_cost",

@@ -1,0 +1,369 @@
+"""The template of a kind of guest: all pages that such a guest allocates, before they are placed and named apart.
+
+A page of the template has a name, and a variable whose value, another one in each guest, completes it: the base of the
+image that the page is of, or the guest itself for content that stands nowhere else. So one template serves all guests of
+a kind, and a guest is made in one pass over it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import dedupcore
+from pagedup.guests.aslr import SYSTEMS
+from pagedup.guests.numbering import Numbering
+from pagedup.guests.spec import Content, GuestSpec, ImageSet, ProcessSet, SpecError, pages_of
+from pagedup.memory.layouts import LayoutRegion, NameKind, RegionKind
+from pagedup.memory.layouts.layout import MOST_REGIONS
+from pagedup.memory.layouts.names import BASE_BITS, PAGE_BITS, file_name, kind_bits
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STRETCH = 32
+"""Pages of files that are read at once: 128 KiB, Linux's default readahead (Documentation/admin-guide/sysfs-block)."""
+
+_ALIKE = 4  # neighbouring pages of anonymous memory that hold the same kind of content
+_LARGE_ORDER = 9  # 2^9 pages: 2 MiB
+_KERNEL_ORDER = 10  # as much at once as Linux's allocator gives out
+_PER_PROCESS_TABLES = 4  # page tables of a process beside those that map its pages: one of each level
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What completes the names of some pages: the value of `source`, and the chance that a guest wrote the page."""
+
+    source: str
+    chance: float = 0.0
+
+
+CONSTANT, OWN = "", "own"
+
+
+@dataclass(slots=True)
+class Template:
+    """All pages that a guest of a kind allocates, segment by segment; arrays have an item a page, or a segment.
+
+    names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
+    counts, max_orders, fixed: of each segment its pages, the largest block it asks for (2^order pages), and -1 or a mark
+    that it lies where the system decides (see generate). cache: the pages of the file cache that each guest chose by itself,
+    `files` is how many pages it chooses from and `first_file` the number of the first of them.
+    """
+
+    spec: GuestSpec
+    n_pages: int
+    names: NDArray[np.uint64]
+    variables: NDArray[np.uint16]
+    regions: NDArray[np.uint16]
+    counts: NDArray[np.int64]
+    max_orders: NDArray[np.uint8]
+    kernel_segment: int
+    first_user_segment: int
+    table_of_variables: list[Variable]
+    region_table: list[LayoutRegion]
+    cache: slice
+    files: int
+    first_file: int
+
+
+@dataclass(slots=True)
+class _Parts:
+    names: list[NDArray[np.uint64]] = field(default_factory=list)
+    variables: list[NDArray[np.uint16]] = field(default_factory=list)
+    regions: list[NDArray[np.uint16]] = field(default_factory=list)
+    max_orders: list[int] = field(default_factory=list)
+
+
+class TemplateBuilder:
+    """Lays the parts of a specification one behind the other."""
+
+    def __init__(self, spec: GuestSpec, numbering: Numbering) -> None:
+        self._spec = spec
+        self._numbering = numbering
+        self._loading = SYSTEMS[spec.system]
+        self._parts = _Parts()
+        self._n_pages = 0
+        self._variables: dict[Variable, int] = {}
+        self._regions: dict[LayoutRegion, int] = {}
+        self._libraries: list[_Loaded] = []
+        self._executables: dict[str, _Loaded] = {}
+        self._churned = -math.expm1(-spec.churn * spec.hours)
+        self._variable(CONSTANT)
+
+    def build(self) -> Template:
+        """The template; SpecError where the specification asks for more than its memory."""
+        spec = self._spec
+        memory = pages_of(spec.memory, "memory")
+        for images in spec.images:
+            if images.role == "kernel":
+                self._add_system_images(images)
+        for images in spec.images:
+            if images.role == "driver":
+                self._add_system_images(images)
+        self._add_anonymous("kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content, order=_KERNEL_ORDER)
+        first_user = len(self._parts.names)
+        self._add_user_images()
+        for processes in spec.processes:
+            for instance in range(processes.count):
+                self._add_process(processes, instance)
+        used = self._n_pages
+        if used > memory:
+            raise SpecError(f"memory: {memory:,} pages, and images, kernel and processes take {used:,}")
+        cache, files, first_file = self._add_cache(memory - used)
+        if self._n_pages > memory:
+            raise SpecError(f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left")
+        self._add_free(memory - self._n_pages)
+        return self._finish(memory, first_user, cache, files, first_file)
+
+    def _finish(self, memory: int, first_user: int, cache: slice, files: int, first_file: int) -> Template:
+        parts = self._parts
+        empty = np.empty(0, np.uint64)
+        # Room for what is absent, at the end of the table.
+        table = [*self._regions, LayoutRegion(RegionKind.ABSENT)]
+        if len(table) > MOST_REGIONS or len(self._variables) > 1 << 16:
+            raise SpecError(f"the specification has {len(table):,} regions; at most {MOST_REGIONS - 1:,} are possible")
+        kernel = [index for index, own in enumerate(parts.regions) if len(own) and table[own[0]].kind == RegionKind.KERNEL_TEXT]
+        return Template(
+            self._spec,
+            memory,
+            np.concatenate([empty, *parts.names]),
+            np.concatenate([empty.astype(np.uint16), *parts.variables]),
+            np.concatenate([empty.astype(np.uint16), *parts.regions]),
+            np.array([len(own) for own in parts.names], np.int64),
+            np.array(parts.max_orders, np.uint8),
+            kernel[0] if kernel else -1,
+            first_user,
+            list(self._variables),
+            table,
+            cache,
+            files,
+            first_file,
+        )
+
+    # --- segments -------------------------------------------------------------------------------------------------
+
+    def _variable(self, source: str, chance: float = 0.0) -> int:
+        return self._variables.setdefault(Variable(source, chance), len(self._variables))
+
+    def _add(
+        self,
+        region: LayoutRegion,
+        names: NDArray[np.uint64],
+        variables: NDArray[np.uint16] | int,
+        order: int = 0,
+    ) -> None:
+        """One segment; nothing where it has no page."""
+        if not len(names):
+            return
+        number = self._regions.setdefault(region, len(self._regions))
+        if not isinstance(variables, np.ndarray):
+            variables = np.full(len(names), variables, np.uint16)
+        self._parts.names.append(names)
+        self._parts.variables.append(variables)
+        self._parts.regions.append(np.full(len(names), min(number, MOST_REGIONS - 1), np.uint16))
+        self._parts.max_orders.append(order)
+        self._n_pages += len(names)
+
+    def _own(self, n_pages: int) -> NDArray[np.uint64]:
+        """Names of the guest's own: numbered by where they stand in the template, as its written pages are, too."""
+        return np.arange(self._n_pages, self._n_pages + n_pages, dtype=np.uint64) | np.uint64(kind_bits(NameKind.OWN))
+
+    def _add_own(self, region: LayoutRegion, n_pages: int, order: int = 0) -> None:
+        self._add(region, self._own(n_pages), self._variable(OWN, self._own_chance()), order)
+
+    def _own_chance(self) -> float:
+        """Own pages are written, too, which shows where they were those of a common snapshot."""
+        return self._churned if self._spec.start == "snapshot" else 0.0
+
+    # --- images ---------------------------------------------------------------------------------------------------
+
+    def _add_system_images(self, images: ImageSet) -> None:
+        """Images of the kernel and of its drivers: one copy, and what is written in it is the guest's own."""
+        for image in self._loaded(images):
+            image.add(self, images.role, RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA, _KERNEL_ORDER)
+            self._add_own(LayoutRegion(RegionKind.KERNEL_DATA, images.name), image.n_written)
+
+    def _add_user_images(self) -> None:
+        """What processes share of their images: the pages that they do not write."""
+        most = max((processes.libraries for processes in self._spec.processes), default=0)
+        for images in self._spec.images:
+            if images.role == "library":
+                self._libraries += self._loaded(images)
+        self._libraries = self._libraries[:most]
+        wanted = {processes.executable for processes in self._spec.processes}
+        for images in self._spec.images:
+            if images.role == "executable" and images.name in wanted:
+                self._executables[images.name] = self._loaded(images)[0]
+        for image in self._libraries:
+            image.add(self, "library")
+        for name, image in self._executables.items():
+            image.add(self, f"executable {name}")
+
+    def _loaded(self, images: ImageSet) -> list[_Loaded]:
+        return [_made_up(images, index, self._numbering, self._spec) for index in range(images.count)]
+
+    # --- processes ------------------------------------------------------------------------------------------------
+
+    def _add_process(self, processes: ProcessSet, instance: int) -> None:
+        mapped = 0
+        images = self._libraries[: processes.libraries]
+        if len(images) < processes.libraries:
+            raise SpecError(
+                f"processes: '{processes.name}' maps {processes.libraries} libraries, and the guest has {len(images)}"
+            )
+        if processes.executable:
+            images = [self._executables[processes.executable], *images]
+        for image in images:
+            self._add_private(image, processes)
+            mapped += image.n_pages
+        content, label = processes.content, processes.name
+        key = f"{processes.name} {instance}"
+        order = _LARGE_ORDER if processes.large_pages else 0
+        self._add_anonymous(key, RegionKind.HEAP, label, processes.heap, content, order=order)
+        stack = pages_of(processes.stack, "stack")
+        self._add_own(LayoutRegion(RegionKind.STACK, label), stack)
+        mapped += pages_of(processes.heap, "heap") + stack
+        self._add_own(LayoutRegion(RegionKind.PAGE_TABLES, label), -(-mapped // 512) + _PER_PROCESS_TABLES)
+
+    def _add_private(self, image: _Loaded, processes: ProcessSet) -> None:
+        """A process's own copies of pages of an image: what its loader fills in, and what it writes."""
+        rdata = LayoutRegion(RegionKind.IMAGE_RDATA, image.name)
+        if self._loading.imports_by_process and self._spec.aslr:
+            self._add_own(rdata, len(image.by_process))
+        else:
+            source = f"process {processes.name}" if self._loading.imports_by_process else "library"
+            self._add(rdata, image.names(image.by_process, NameKind.IMPORTS), self._variable(source))
+        self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), image.n_written)
+
+    def _add_anonymous(
+        self, key: str, kind: RegionKind, label: str, size: int | str, content: Content, *, order: int
+    ) -> None:
+        n_pages = pages_of(size, "heap" if kind == RegionKind.HEAP else "kernel.data")
+        number = self._numbering.common((self._spec.system, key))
+        draws = np.empty(-(-n_pages // _ALIKE), np.uint64)
+        dedupcore.random_numbers(number, draws)
+        shares = np.repeat((draws >> np.uint64(11)).astype(np.float64) / (1 << 53), _ALIKE)[:n_pages]
+        zero = shares < content.zero
+        common = ~zero & (shares < content.zero + content.common)
+        repeated = ~zero & ~common & (shares < content.zero + content.common + content.repeated)
+        names = self._own(n_pages)
+        plain = np.flatnonzero(~(zero | common | repeated))
+        if len(plain):
+            which = np.empty(n_pages, np.uint64)
+            dedupcore.random_numbers(number + (1 << 32), which)
+            names[repeated] = names[plain[(which[repeated] % np.uint64(len(plain))).astype(np.int64)]]
+        names[common] = np.uint64(kind_bits(NameKind.COMMON) | number << 32) | np.flatnonzero(common).astype(np.uint64)
+        names[zero] = 0
+        variables = np.full(n_pages, self._variable(OWN, self._own_chance()), np.uint16)
+        variables[zero | common] = self._variable(CONSTANT, self._churned)
+        self._add(LayoutRegion(kind, label), names, variables, order)
+
+    # --- the rest of memory ---------------------------------------------------------------------------------------
+
+    def _add_cache(self, room: int) -> tuple[slice, int, int]:
+        cache = self._spec.file_cache
+        n_pages = pages_of(cache.size, "file_cache.size")
+        grown = round(pages_of(cache.growth, "file_cache.growth") * self._spec.hours)
+        n_pages += max(0, min(grown, room - n_pages))
+        files = pages_of(cache.files, "file_cache.files")
+        hot = round(cache.hot * n_pages)
+        if n_pages > files:
+            raise SpecError(f"file_cache.files: {files:,} pages, which is less than the cache holds, {n_pages:,}")
+        number = self._numbering.image((self._spec.system, "files"), files)
+        region = LayoutRegion(RegionKind.FILE_CACHE)
+        chance = 1 - (1 - cache.written) * (1 - self._churned)
+        variable = self._variable(CONSTANT, chance)
+        self._add(region, file_pages(number, np.arange(hot, dtype=np.uint64)), variable)
+        begin = self._n_pages
+        self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
+        return slice(begin, self._n_pages), files - hot, (number << PAGE_BITS) + hot
+
+    def _add_free(self, room: int) -> None:
+        free = self._spec.free
+        region = LayoutRegion(RegionKind.FREE)
+        self._add_own(region, round(free.stale * room))
+        self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
+
+
+def file_pages(number: int, pages: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The names of pages of a body of files, which may reach over several image numbers."""
+    bits = np.uint64(BASE_BITS)
+    return (np.uint64(file_name(number, 0)) + (pages << bits)).astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A made-up image in memory. Pages are numbered through text, rdata and data.
+
+    by_process: pages that the loader of each process fills in, so that every process has its own copy. fixups: of the
+    others, those that depend on the base. written: how many data pages a process writes.
+    """
+
+    name: str
+    number: int
+    n_text: int
+    n_rdata: int
+    n_data: int
+    fixups: NDArray[np.bool_]
+    by_process: NDArray[np.uint64]
+    shared: NDArray[np.bool_]
+    n_written: int
+
+    @property
+    def n_pages(self) -> int:
+        return self.n_text + self.n_rdata + self.n_data
+
+    def names(self, pages: NDArray[np.uint64], kind: NameKind) -> NDArray[np.uint64]:
+        return np.uint64(file_name(self.number, 0) ^ kind_bits(NameKind.FILE) ^ kind_bits(kind)) + (
+            pages << np.uint64(BASE_BITS)
+        )
+
+    def add(
+        self,
+        builder: TemplateBuilder,
+        source: str,
+        text: RegionKind = RegionKind.IMAGE_TEXT,
+        rdata: RegionKind = RegionKind.IMAGE_RDATA,
+        data: RegionKind = RegionKind.IMAGE_DATA,
+        order: int = 0,
+    ) -> None:
+        """The pages that all processes share."""
+        constant, base = builder._variable(CONSTANT), builder._variable(source)
+        begin = 0
+        for kind, n_pages in ((text, self.n_text), (rdata, self.n_rdata), (data, self.n_data)):
+            own = np.arange(begin, begin + n_pages, dtype=np.uint64)
+            own = own[self.shared[begin : begin + n_pages]]
+            depends = self.fixups[own.astype(np.int64)]
+            names = np.where(depends, self.names(own, NameKind.REBASED), self.names(own, NameKind.FILE))
+            builder._add(LayoutRegion(kind, self.name), names, np.where(depends, base, constant).astype(np.uint16), order)
+            begin += n_pages
+
+
+def _made_up(images: ImageSet, index: int, numbering: Numbering, spec: GuestSpec) -> _Loaded:
+    n_text, n_rdata, n_data = (
+        pages_of(size, f"images.{images.name}") for size in (images.text, images.rdata, images.data)
+    )
+    n_pages = n_text + n_rdata + n_data
+    number = numbering.image((spec.system, images.name, index), n_pages)
+    draws = np.empty(n_pages, np.uint64)
+    dedupcore.random_numbers((1 << 40) + number, draws)
+    chances = np.repeat((images.text_fixups, images.rdata_fixups, images.data_fixups), (n_text, n_rdata, n_data))
+    shares = (draws >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    fixups = shares < chances
+    rdata = slice(n_text, n_text + n_rdata)
+    filled = np.zeros(n_pages, np.bool_)
+    filled[rdata] = shares[rdata] >= 1 - images.imports
+    user = images.role in ("library", "executable")
+    if SYSTEMS[spec.system].imports_by_process and user:
+        # There the loader of each process writes its relocations itself; Windows relocates once for all processes.
+        filled |= fixups
+    n_written = round(images.data_written * n_data)
+    shared = ~filled if user else np.ones(n_pages, np.bool_)
+    shared[n_pages - n_written :] = False
+    filled[n_pages - n_written :] = False
+    by_process = np.flatnonzero(filled).astype(np.uint64) if user else np.empty(0, np.uint64)
+    return _Loaded(images.name, number, n_text, n_rdata, n_data, fixups, by_process, shared, n_written)
