@@ -26,7 +26,9 @@ class Numbering:
             self._images[key] = self._next_image
             self._next_image += max(1, -(-n_pages >> PAGE_BITS))
             if self._next_image > 1 << IMAGE_BITS:
-                raise SpecError(f"images and files are too many to name: {self._next_image:,} of {1 << IMAGE_BITS:,} GiB")
+                raise SpecError(
+                    f"images and files are too many to name: {self._next_image:,} of {1 << IMAGE_BITS:,} GiB"
+                )
         return self._images[key]
 
     def common(self, key: Hashable) -> int:

@@ -28,6 +28,25 @@ class SpecError(ValueError):
     """A specification makes no sense; the message names the field."""
 
 
+def size_of(size: Size, field: str) -> int:
+    """The size in bytes; SpecError, which names the field, if it is none."""
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size)
+        if match is None:
+            raise SpecError(
+                f'{field}: \'{size}\' is no size; write bytes, or a text such as "64 KiB", "512 MiB", "4 GiB"'
+            )
+        size = round(float(match[1]) * _UNITS[match[2]])
+    if not 0 <= size <= _LARGEST:
+        raise SpecError(f"{field}: {size:,} bytes; from 0 to {_LARGEST:,} are possible")
+    return size
+
+
+def pages_of(size: Size, field: str) -> int:
+    """The size in pages, rounded up."""
+    return -(-size_of(size, field) // PAGE)
+
+
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the specification. The sizes in it are checked when it is made."""
 
@@ -37,13 +56,13 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 size_of(getattr(self, field.name), field.name)
 
 
-class ImageSet(_Part):
+class ImageSet(_Part, frozen=True, kw_only=True):
     """Images of one kind, all alike but for their content: made up, or read from real files.
 
-    Made up: text, rdata, data are sizes in memory of one image, and `*_fixups` the share of such pages that hold base
-    relocations; `imports` is the share of rdata pages that hold addresses of other images (import address tables, global
-    offset tables) and `data_written` the share of data pages that a running image writes. Real: `path` names a file,
-    directory or wheel, whose images say all that themselves but `data_written`.
+    Made up: text, rdata, data are sizes in memory of one image, `*_fixups` is the share of such pages that hold base
+    relocations; `imports` is the share of rdata pages that hold addresses of other images (import address tables,
+    global offset tables) and `data_written` the share of data pages that a running image writes. Real: `path` names a
+    file, directory or wheel, whose images say all that themselves but `data_written`.
     """
 
     name: Annotated[str, Meta(min_length=1)]
@@ -60,7 +79,7 @@ class ImageSet(_Part):
     path: str = ""
 
 
-class Content(_Part):
+class Content(_Part, frozen=True, kw_only=True):
     """What anonymous memory holds, as shares of its pages; what is left is found nowhere else.
 
     zero: zero pages. common: the same in every guest. repeated: equal to another page of the same guest.
@@ -76,7 +95,7 @@ class Content(_Part):
             raise ValueError("zero, common and repeated add up to more than 1")
 
 
-class ProcessSet(_Part):
+class ProcessSet(_Part, frozen=True, kw_only=True):
     """Processes of one program.
 
     libraries: how many of the guest's libraries each maps, the first ones. executable: the name of an image set, or
@@ -93,14 +112,14 @@ class ProcessSet(_Part):
     large_pages: bool = False
 
 
-class Kernel(_Part):
+class Kernel(_Part, frozen=True, kw_only=True):
     """Memory of the kernel beside its images: pools and slabs, and what they hold."""
 
     data: Size = 0
     content: Content = Content()
 
 
-class FileCache(_Part):
+class FileCache(_Part, frozen=True, kw_only=True):
     """Pages of files, kept since there is room.
 
     size: at first; growth: in an hour, until memory is full. files: of how much the guest reads. hot: the share of the
@@ -115,7 +134,7 @@ class FileCache(_Part):
     written: Share = 0.0
 
 
-class Free(_Part):
+class Free(_Part, frozen=True, kw_only=True):
     """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent."""
 
     zero: Share = 0.0
@@ -127,7 +146,7 @@ class Free(_Part):
             raise ValueError("zero and stale add up to more than 1")
 
 
-class Placement(_Part):
+class Placement(_Part, frozen=True, kw_only=True):
     """Where pages come to lie. fragmentation: the chance that a free block is split in two, from 4 MiB down to 4 KiB.
 
     same_order: every guest allocates in the same order; otherwise each in its own.
@@ -137,7 +156,7 @@ class Placement(_Part):
     same_order: bool = False
 
 
-class GuestSpec(_Part):
+class GuestSpec(_Part, frozen=True, kw_only=True):
     """One kind of guest.
 
     aslr: whether images are loaded at bases chosen at random, as `system` does it; otherwise all at the same ones.
@@ -175,30 +194,13 @@ class GuestSpec(_Part):
             own = next((images for images in self.images if images.name == processes.executable), None)
             if processes.executable and (own is None or own.role != "executable"):
                 raise ValueError(
-                    f"processes: the executable '{processes.executable}' of '{processes.name}' is no image set with the role"
+                    f"processes: '{processes.name}' runs '{processes.executable}', which is no image set of the role"
                     " executable"
                 )
 
 
-def size_of(size: Size, field: str) -> int:
-    """The size in bytes; SpecError, which names the field, if it is none."""
-    if isinstance(size, str):
-        match = _SIZE.fullmatch(size)
-        if match is None:
-            raise SpecError(f"{field}: '{size}' is no size; write bytes, or a text such as \"64 KiB\", \"512 MiB\", \"4 GiB\"")
-        size = round(float(match[1]) * _UNITS[match[2]])
-    if not 0 <= size <= _LARGEST:
-        raise SpecError(f"{field}: {size:,} bytes; from 0 to {_LARGEST:,} are possible")
-    return size
-
-
-def pages_of(size: Size, field: str) -> int:
-    """The size in pages, rounded up."""
-    return -(-size_of(size, field) // PAGE)
-
-
 def read_spec(path: str) -> GuestSpec:
-    """The specification in a TOML file. OSError if it cannot be read, SpecError for what is wrong in it, with the field."""
+    """The specification in a TOML file. OSError if it cannot be read, SpecError for what is wrong, with its field."""
     try:
         return msgspec.toml.decode(Path(path).read_bytes(), type=GuestSpec)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

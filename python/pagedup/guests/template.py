@@ -1,13 +1,14 @@
 """The template of a kind of guest: all pages that such a guest allocates, before they are placed and named apart.
 
 A page of the template has a name, and a variable whose value, another one in each guest, completes it: the base of the
-image that the page is of, or the guest itself for content that stands nowhere else. So one template serves all guests of
-a kind, and a guest is made in one pass over it.
+image that the page is of, or the guest itself for content that stands nowhere else. So one template serves all guests
+of a kind, and a guest is made in one pass over it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
+from pagedup.guests.loaded import LoadedImage, as_shares, make_up
 from pagedup.guests.numbering import Numbering
 from pagedup.guests.spec import Content, GuestSpec, ImageSet, ProcessSet, SpecError, pages_of
 from pagedup.memory.layouts import LayoutRegion, NameKind, RegionKind
 from pagedup.memory.layouts.layout import MOST_REGIONS
-from pagedup.memory.layouts.names import BASE_BITS, PAGE_BITS, file_name, kind_bits
+from pagedup.memory.layouts.names import BASE_BITS, file_name, kind_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +32,8 @@ STRETCH = 32
 _ALIKE = 4  # neighbouring pages of anonymous memory that hold the same kind of content
 _LARGE_ORDER = 9  # 2^9 pages: 2 MiB
 _KERNEL_ORDER = 10  # as much at once as Linux's allocator gives out
+_USER_KINDS = (RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.IMAGE_DATA)
+_KERNEL_KINDS = (RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA)
 _PER_PROCESS_TABLES = 4  # page tables of a process beside those that map its pages: one of each level
 
 
@@ -49,9 +53,10 @@ class Template:
     """All pages that a guest of a kind allocates, segment by segment; arrays have an item a page, or a segment.
 
     names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
-    counts, max_orders, fixed: of each segment its pages, the largest block it asks for (2^order pages), and -1 or a mark
-    that it lies where the system decides (see generate). cache: the pages of the file cache that each guest chose by itself,
-    `files` is how many pages it chooses from and `first_file` the number of the first of them.
+    counts, max_orders: of each segment its pages, and the largest block that it asks for (2^order pages).
+    kernel_segment: the one of the kernel's text, or -1; those before first_user_segment are always allocated in this
+    order. cache: the pages of the file cache that each guest chose by itself; `files` is how many pages it chooses
+    from, and `first_file` the name of the first of them.
     """
 
     spec: GuestSpec
@@ -89,8 +94,8 @@ class TemplateBuilder:
         self._n_pages = 0
         self._variables: dict[Variable, int] = {}
         self._regions: dict[LayoutRegion, int] = {}
-        self._libraries: list[_Loaded] = []
-        self._executables: dict[str, _Loaded] = {}
+        self._libraries: list[LoadedImage] = []
+        self._executables: dict[str, LoadedImage] = {}
         self._churned = -math.expm1(-spec.churn * spec.hours)
         self._variable(CONSTANT)
 
@@ -104,7 +109,9 @@ class TemplateBuilder:
         for images in spec.images:
             if images.role == "driver":
                 self._add_system_images(images)
-        self._add_anonymous("kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content, order=_KERNEL_ORDER)
+        self._add_anonymous(
+            "kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content, order=_KERNEL_ORDER
+        )
         first_user = len(self._parts.names)
         self._add_user_images()
         for processes in spec.processes:
@@ -115,7 +122,9 @@ class TemplateBuilder:
             raise SpecError(f"memory: {memory:,} pages, and images, kernel and processes take {used:,}")
         cache, files, first_file = self._add_cache(memory - used)
         if self._n_pages > memory:
-            raise SpecError(f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left")
+            raise SpecError(
+                f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left"
+            )
         self._add_free(memory - self._n_pages)
         return self._finish(memory, first_user, cache, files, first_file)
 
@@ -126,7 +135,11 @@ class TemplateBuilder:
         table = [*self._regions, LayoutRegion(RegionKind.ABSENT)]
         if len(table) > MOST_REGIONS or len(self._variables) > 1 << 16:
             raise SpecError(f"the specification has {len(table):,} regions; at most {MOST_REGIONS - 1:,} are possible")
-        kernel = [index for index, own in enumerate(parts.regions) if len(own) and table[own[0]].kind == RegionKind.KERNEL_TEXT]
+        kernel = [
+            index
+            for index, own in enumerate(parts.regions)
+            if len(own) and table[own[0]].kind == RegionKind.KERNEL_TEXT
+        ]
         return Template(
             self._spec,
             memory,
@@ -184,8 +197,8 @@ class TemplateBuilder:
     def _add_system_images(self, images: ImageSet) -> None:
         """Images of the kernel and of its drivers: one copy, and what is written in it is the guest's own."""
         for image in self._loaded(images):
-            image.add(self, images.role, RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA, _KERNEL_ORDER)
-            self._add_own(LayoutRegion(RegionKind.KERNEL_DATA, images.name), image.n_written)
+            self._add_shared(image, images.role, _KERNEL_KINDS, _KERNEL_ORDER)
+            self._add_own(LayoutRegion(RegionKind.KERNEL_DATA, images.name), int(np.count_nonzero(image.written)))
 
     def _add_user_images(self) -> None:
         """What processes share of their images: the pages that they do not write."""
@@ -199,12 +212,20 @@ class TemplateBuilder:
             if images.role == "executable" and images.name in wanted:
                 self._executables[images.name] = self._loaded(images)[0]
         for image in self._libraries:
-            image.add(self, "library")
+            self._add_shared(image, "library", _USER_KINDS)
         for name, image in self._executables.items():
-            image.add(self, f"executable {name}")
+            self._add_shared(image, f"executable {name}", _USER_KINDS)
 
-    def _loaded(self, images: ImageSet) -> list[_Loaded]:
-        return [_made_up(images, index, self._numbering, self._spec) for index in range(images.count)]
+    def _loaded(self, images: ImageSet) -> list[LoadedImage]:
+        return [make_up(images, index, self._numbering, self._spec) for index in range(images.count)]
+
+    def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind], order: int = 0) -> None:
+        """The pages of an image that there is one copy of."""
+        constant, base = self._variable(CONSTANT), self._variable(source)
+        for number, kind in enumerate(kinds):
+            own = (image.kinds == number) & ~image.filled & ~image.written
+            variables = np.where(image.moves[own], base, constant).astype(np.uint16)
+            self._add(LayoutRegion(kind, image.name), image.names[own], variables, order)
 
     # --- processes ------------------------------------------------------------------------------------------------
 
@@ -229,15 +250,16 @@ class TemplateBuilder:
         mapped += pages_of(processes.heap, "heap") + stack
         self._add_own(LayoutRegion(RegionKind.PAGE_TABLES, label), -(-mapped // 512) + _PER_PROCESS_TABLES)
 
-    def _add_private(self, image: _Loaded, processes: ProcessSet) -> None:
+    def _add_private(self, image: LoadedImage, processes: ProcessSet) -> None:
         """A process's own copies of pages of an image: what its loader fills in, and what it writes."""
         rdata = LayoutRegion(RegionKind.IMAGE_RDATA, image.name)
-        if self._loading.imports_by_process and self._spec.aslr:
-            self._add_own(rdata, len(image.by_process))
+        if not self._loading.relocates_in_process:
+            self._add(rdata, image.filled_names(), self._variable("library"))
+        elif self._spec.aslr:  # bases drawn by each process: none agrees with another
+            self._add_own(rdata, int(np.count_nonzero(image.filled)))
         else:
-            source = f"process {processes.name}" if self._loading.imports_by_process else "library"
-            self._add(rdata, image.names(image.by_process, NameKind.IMPORTS), self._variable(source))
-        self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), image.n_written)
+            self._add(rdata, image.filled_names(), self._variable(f"process {processes.name}"))
+        self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), int(np.count_nonzero(image.written)))
 
     def _add_anonymous(
         self, key: str, kind: RegionKind, label: str, size: int | str, content: Content, *, order: int
@@ -246,7 +268,7 @@ class TemplateBuilder:
         number = self._numbering.common((self._spec.system, key))
         draws = np.empty(-(-n_pages // _ALIKE), np.uint64)
         dedupcore.random_numbers(number, draws)
-        shares = np.repeat((draws >> np.uint64(11)).astype(np.float64) / (1 << 53), _ALIKE)[:n_pages]
+        shares = np.repeat(as_shares(draws), _ALIKE)[:n_pages]
         zero = shares < content.zero
         common = ~zero & (shares < content.zero + content.common)
         repeated = ~zero & ~common & (shares < content.zero + content.common + content.repeated)
@@ -280,7 +302,7 @@ class TemplateBuilder:
         self._add(region, file_pages(number, np.arange(hot, dtype=np.uint64)), variable)
         begin = self._n_pages
         self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
-        return slice(begin, self._n_pages), files - hot, (number << PAGE_BITS) + hot
+        return slice(begin, self._n_pages), files - hot, file_name(number, hot)
 
     def _add_free(self, room: int) -> None:
         free = self._spec.free
@@ -293,77 +315,3 @@ def file_pages(number: int, pages: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The names of pages of a body of files, which may reach over several image numbers."""
     bits = np.uint64(BASE_BITS)
     return (np.uint64(file_name(number, 0)) + (pages << bits)).astype(np.uint64)
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """A made-up image in memory. Pages are numbered through text, rdata and data.
-
-    by_process: pages that the loader of each process fills in, so that every process has its own copy. fixups: of the
-    others, those that depend on the base. written: how many data pages a process writes.
-    """
-
-    name: str
-    number: int
-    n_text: int
-    n_rdata: int
-    n_data: int
-    fixups: NDArray[np.bool_]
-    by_process: NDArray[np.uint64]
-    shared: NDArray[np.bool_]
-    n_written: int
-
-    @property
-    def n_pages(self) -> int:
-        return self.n_text + self.n_rdata + self.n_data
-
-    def names(self, pages: NDArray[np.uint64], kind: NameKind) -> NDArray[np.uint64]:
-        return np.uint64(file_name(self.number, 0) ^ kind_bits(NameKind.FILE) ^ kind_bits(kind)) + (
-            pages << np.uint64(BASE_BITS)
-        )
-
-    def add(
-        self,
-        builder: TemplateBuilder,
-        source: str,
-        text: RegionKind = RegionKind.IMAGE_TEXT,
-        rdata: RegionKind = RegionKind.IMAGE_RDATA,
-        data: RegionKind = RegionKind.IMAGE_DATA,
-        order: int = 0,
-    ) -> None:
-        """The pages that all processes share."""
-        constant, base = builder._variable(CONSTANT), builder._variable(source)
-        begin = 0
-        for kind, n_pages in ((text, self.n_text), (rdata, self.n_rdata), (data, self.n_data)):
-            own = np.arange(begin, begin + n_pages, dtype=np.uint64)
-            own = own[self.shared[begin : begin + n_pages]]
-            depends = self.fixups[own.astype(np.int64)]
-            names = np.where(depends, self.names(own, NameKind.REBASED), self.names(own, NameKind.FILE))
-            builder._add(LayoutRegion(kind, self.name), names, np.where(depends, base, constant).astype(np.uint16), order)
-            begin += n_pages
-
-
-def _made_up(images: ImageSet, index: int, numbering: Numbering, spec: GuestSpec) -> _Loaded:
-    n_text, n_rdata, n_data = (
-        pages_of(size, f"images.{images.name}") for size in (images.text, images.rdata, images.data)
-    )
-    n_pages = n_text + n_rdata + n_data
-    number = numbering.image((spec.system, images.name, index), n_pages)
-    draws = np.empty(n_pages, np.uint64)
-    dedupcore.random_numbers((1 << 40) + number, draws)
-    chances = np.repeat((images.text_fixups, images.rdata_fixups, images.data_fixups), (n_text, n_rdata, n_data))
-    shares = (draws >> np.uint64(11)).astype(np.float64) / (1 << 53)
-    fixups = shares < chances
-    rdata = slice(n_text, n_text + n_rdata)
-    filled = np.zeros(n_pages, np.bool_)
-    filled[rdata] = shares[rdata] >= 1 - images.imports
-    user = images.role in ("library", "executable")
-    if SYSTEMS[spec.system].imports_by_process and user:
-        # There the loader of each process writes its relocations itself; Windows relocates once for all processes.
-        filled |= fixups
-    n_written = round(images.data_written * n_data)
-    shared = ~filled if user else np.ones(n_pages, np.bool_)
-    shared[n_pages - n_written :] = False
-    filled[n_pages - n_written :] = False
-    by_process = np.flatnonzero(filled).astype(np.uint64) if user else np.empty(0, np.uint64)
-    return _Loaded(images.name, number, n_text, n_rdata, n_data, fixups, by_process, shared, n_written)

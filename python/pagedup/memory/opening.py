@@ -52,9 +52,9 @@ def open_sources(
 
     A text is `pid:N` for a live process; `qemu:NAME`, `qemu:N` (its process number) or `qemu:PATH` (its QMP socket) for
     a live QEMU guest, `qemu:all` for all of them; or the path of a dump (ELF core, LiME or raw; the size of a raw image
-    must be a multiple of `frame_size` bytes) or of a saved layout. A path that holds a colon is written with a directory: `./pid:1`.
-    Raises SourceTextError for a text of no known form and for two texts that name one source, OSError for what cannot
-    be read, or does not fit in memory.
+    must be a multiple of `frame_size` bytes) or of a saved layout. A path that holds a colon is written with a
+    directory: `./pid:1`. Raises SourceTextError for a text of no known form and for two texts that name one source,
+    OSError for what cannot be read, or does not fit in memory.
 
     Names are unique and easy to type: `pid:N`, the guest's name, or the file's name without its last suffix; those that
     agree in that are named by their texts as given.

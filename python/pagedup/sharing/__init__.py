@@ -9,7 +9,7 @@ from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
 from pagedup.sharing.lifetime import Lifetime, Volatility
 from pagedup.sharing.numa import NumaSaving, split_by_node
-from pagedup.sharing.regions import RegionSummary, summarize_regions
+from pagedup.sharing.regions import RegionSummary, summarize_layout_regions, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
 __all__ = [
@@ -39,5 +39,6 @@ __all__ = [
     "split_by_node",
     "summarize",
     "summarize_guests",
+    "summarize_layout_regions",
     "summarize_regions",
 ]

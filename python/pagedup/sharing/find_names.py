@@ -36,8 +36,8 @@ def find_duplicate_names(
     for layout in layouts:
         if layout.space != layouts[0].space:
             raise ValueError(
-                f"{layout.name} and {layouts[0].name} were named apart, so that their names cannot be compared; generate"
-                " them, or capture them from memory, together"
+                f"{layout.name} and {layouts[0].name} were named apart, so their names cannot be compared; generate,"
+                " or capture from memory, all of them together"
             )
     numbers = domain_numbers(domains, len(layouts))
     n_threads = dedupcore.available_threads() if threads is None else threads
@@ -84,7 +84,7 @@ def _runs(
 
 
 def _only(grouping: Grouping, present: NDArray[np.bool_], n_absent: int) -> Grouping:
-    """The grouping of the present pages alone: in `n_absent` domains absent ones are a class of their own, and fall out."""
+    """The grouping of the present pages alone; in `n_absent` domains the absent ones are a class, which falls out."""
     if not n_absent:
         return grouping
     numbers = np.cumsum(present, dtype=np.uint32)

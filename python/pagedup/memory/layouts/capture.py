@@ -56,7 +56,7 @@ def _space(names: NDArray[np.uint64]) -> str:
     """A digest of all names: memory that was read at another time has others."""
     from blake3 import blake3  # only here: most runs need none
 
-    return f"read-{blake3(np.ascontiguousarray(names)).hexdigest()[:32]}"
+    return f"read-{blake3(names.data.cast('B')).hexdigest()[:32]}"
 
 
 def _joined(runs: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -93,7 +93,9 @@ def _regions(
     known: Sequence[Region] = getattr(source, "regions", ())
     if known:
         pages = np.concatenate([np.arange(first, first + length, dtype=np.uint64) for first, length in runs.tolist()])
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(region.name for region in known), len(table))}
+        numbers = {
+            name: number for number, name in enumerate(dict.fromkeys(region.name for region in known), len(table))
+        }
         table += [LayoutRegion(RegionKind.UNKNOWN, name) for name in numbers]
         for region in known:
             own = slice(*np.searchsorted(pages, (np.uint64(region.start // PAGE), np.uint64(-(-region.end // PAGE)))))

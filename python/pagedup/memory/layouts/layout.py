@@ -56,12 +56,12 @@ class Layout:
 
     Attributes:
         name: of the guest.
-        names: uint64 ndarray (n_pages,): the content name of each page (pagedup.memory.layouts.names has the bits); 0 is
-            the zero page, all bits set a page that is absent.
+        names: uint64 ndarray (n_pages,): the content name of each page (pagedup.memory.layouts.names has the bits); 0
+            is the zero page, all bits set a page that is absent.
         regions: uint16 ndarray (n_pages,): what the page is used for, an index into `region_table`.
         region_table: the regions.
-        runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run, ascending.
-            A generated guest has one run, from page 0 on.
+        runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run,
+            ascending. A generated guest has one run, from page 0 on.
         space: names of two layouts mean the same if these are equal; otherwise they must not be compared.
     """
 
@@ -78,10 +78,12 @@ class Layout:
         if len(self.regions) != n_pages:
             raise ValueError(f"regions has {len(self.regions):,} pages, and names has {n_pages:,}")
         if not len(self.region_table) <= MOST_REGIONS:
-            raise ValueError(f"region_table has {len(self.region_table):,} regions; at most {MOST_REGIONS:,} are possible")
+            raise ValueError(
+                f"region_table has {len(self.region_table):,} regions; at most {MOST_REGIONS:,} are possible"
+            )
         if n_pages and int(self.regions.max()) >= len(self.region_table):
             raise ValueError(
-                f"regions has the number {int(self.regions.max())}, and region_table has {len(self.region_table)} regions"
+                f"regions has the number {int(self.regions.max())}, and region_table {len(self.region_table)} entries"
             )
         _check_runs(self.runs, n_pages)
 
@@ -93,14 +95,17 @@ class Layout:
     @property
     def present(self) -> NDArray[np.bool_]:
         """Bool ndarray (n_pages,): which pages have memory. Made anew at each use."""
-        return self.names != np.uint64(ABSENT)
+        mask: NDArray[np.bool_] = self.names != np.uint64(ABSENT)
+        return mask
 
     def __repr__(self) -> str:
         return f"<Layout {self.name!r}: {self.n_pages:,} pages, {len(self.region_table):,} regions>"
 
     def save(self, path: str) -> None:
         """Write it to `path`, which should end in .npz: compressed, without pickles. What stood there is replaced."""
-        from pagedup.memory.layouts.saved import save  # only here: reading and writing need modules that generating does not
+        from pagedup.memory.layouts.saved import (
+            save,
+        )  # only here: reading and writing need modules that generating does not
 
         save(self, path)
 

@@ -27,7 +27,7 @@ class LayoutSource(Source):
 
     def contents(self) -> list[memoryview]:
         """The names, 8 bytes a page."""
-        return [memoryview(np.ascontiguousarray(self.layout.names)).cast("B")] if self.layout.n_pages else []
+        return [np.ascontiguousarray(self.layout.names).data.cast("B")] if self.layout.n_pages else []
 
     def check(self) -> None:
         """Nothing to ask: a layout is read whole when it is opened."""

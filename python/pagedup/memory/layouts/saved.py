@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import zipfile
 import zlib
@@ -12,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from pagedup.memory.layouts.layout import Layout, LayoutRegion, RegionKind
+from pagedup.memory.whole_file import whole_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,15 +34,8 @@ def save(layout: Layout, path: str) -> None:
         "region_of": np.array([region.of for region in layout.region_table], np.str_),
         "runs": layout.runs.astype("<u8"),
     }
-    beside = f"{path}.{secrets.token_hex(4)}.part"
-    try:
-        with open(beside, "xb") as file:
-            np.savez_compressed(file, **arrays)
-        os.replace(beside, path)
-    except BaseException:
-        if os.path.exists(beside):
-            os.unlink(beside)
-        raise
+    with whole_file(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def is_layout(path: str) -> bool:
@@ -114,9 +107,13 @@ def _array(
         for length in shape:
             n_items *= length
         if n_items * found.itemsize != entry.file_size - file.tell():
-            raise ValueError(f"{name}: claims {n_items:,} items, and {entry.file_size - file.tell():,} bytes are stored")
+            raise ValueError(
+                f"{name}: claims {n_items:,} items, and {entry.file_size - file.tell():,} bytes are stored"
+            )
         if (dtype is not None and found != np.dtype(dtype)) or (ndim is not None and len(shape) != ndim):
-            raise ValueError(f"{name}: is of type {found} with {len(shape)} dimensions; {np.dtype(dtype)} with {ndim} is right")
+            raise ValueError(
+                f"{name}: is of type {found} with {len(shape)} dimensions; {np.dtype(dtype)} with {ndim} is right"
+            )
         data = file.read()
         if len(data) != n_items * found.itemsize:
             raise ValueError(f"{name}: ends early")
