@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def test_any_alignment(texture: int, shift: int) -> None:
 
 def test_any_writable_buffer() -> None:
     names = np.array([5], np.uint64)
-    for out in (bytearray(64), np.zeros(8), np.zeros((2, 4), np.int64)):
+    outs: list[Any] = [bytearray(64), np.zeros(8), np.zeros((2, 4), np.int64)]
+    for out in outs:
         dedupcore.materialize(names, out, 64, dedupcore.NOISE)
         assert bytes(memoryview(out).cast("B")) == frames_of(names, 64, dedupcore.NOISE).tobytes()
     with pytest.raises(BufferError):

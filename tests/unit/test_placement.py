@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,7 +161,7 @@ def test_the_largest_memory_takes_memory_by_its_blocks() -> None:
         ({"n_pages": 9, "counts": [1, 1], "fixed": [1]}, r"counts has 2 items, max_orders 2 and fixed 1"),
     ],
 )
-def test_what_does_not_fit_is_named(arguments: dict, message: str) -> None:
+def test_what_does_not_fit_is_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         n = arguments.pop("n_pages")
         counts = arguments.pop("counts")
