@@ -1,4 +1,4 @@
-"""The guard against slowdowns: exact work on data sets of frames.c, and ceilings of instructions for it and guests.c."""
+"""The guard against slowdowns: exact work on data sets of frames.c, ceilings of instructions of it and guests.c."""
 
 import re
 from pathlib import Path
