@@ -279,7 +279,7 @@ def materialize(settings: Settings) -> Iterator[Outcome]:
     memory = allocate(settings.scaled(_GIB), huge=settings.huge)
     names = np.arange(1, memory.nbytes // _FRAME + 1, dtype=np.uint64)
     for texture, number in (("mixed", dedupcore.MIXED), ("noise", dedupcore.NOISE)):
-        sides = {
+        sides: dict[str, Callable[[], Any]] = {
             "materialize": partial(dedupcore.materialize, names, memory, _FRAME, number),
             "memset": partial(ctypes.memset, memory.ctypes.data, 1, memory.nbytes),
         }
