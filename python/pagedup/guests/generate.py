@@ -115,19 +115,23 @@ def _guest(boot: Boot, number: int, key: int, moved: Sequence[NDArray[np.uint64]
         for pages, own in zip(template.moved, moved, strict=True):
             names[pages.slots] = own
     chances = [min(round(variable.chance * (1 << 32)), (1 << 32) - 1) for variable in template.table_of_variables]
-    out_names = np.full(template.n_pages, ABSENT, np.uint64)
-    out_regions = np.full(template.n_pages, len(template.region_table) - 1, np.uint16)
-    dedupcore.name_pages(
-        boot.places(),
-        names,
-        template.variables,
-        template.regions,
+    variation = (
         boot.values(),
         np.array(chances, np.uint32),
         kind_bits(NameKind.OWN) | number << NUMBER_BITS,
         key,
-        out_names,
-        out_regions,
+        np.full(template.n_pages, ABSENT, np.uint64),
+        np.full(template.n_pages, len(template.region_table) - 1, np.uint8),
     )
+    for part, places in boot.places():
+        dedupcore.name_pages(
+            places,
+            names[part],
+            template.variables[part],
+            template.regions[part],
+            *variation,
+            first=part.start,
+        )
+    out_names, out_regions = variation[-2:]
     runs = np.array([[0, template.n_pages]], np.uint64)
     return Layout(name, out_names, out_regions, template.region_table, runs, space)

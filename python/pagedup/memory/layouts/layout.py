@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pagedup.memory.source import Progress, Source
 
-MOST_REGIONS = 1 << 16
+MOST_REGIONS = 1 << 8
 
 
 class RegionKind(StrEnum):
@@ -65,7 +65,7 @@ class Layout:
         name: of the guest.
         names: uint64 ndarray (n_pages,): the content name of each page (pagedup.memory.layouts.names has the bits); 0
             is the zero page, all bits set a page that is absent.
-        regions: uint16 ndarray (n_pages,): what the page is used for, an index into `region_table`.
+        regions: uint8 ndarray (n_pages,): what the page is used for, an index into `region_table`.
         region_table: the regions.
         runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run,
             ascending. A generated guest has one run, from page 0 on.
@@ -75,7 +75,7 @@ class Layout:
 
     name: str
     names: NDArray[np.uint64]
-    regions: NDArray[np.uint16]
+    regions: NDArray[np.uint8]
     region_table: Sequence[LayoutRegion]
     runs: NDArray[np.uint64]
     space: str

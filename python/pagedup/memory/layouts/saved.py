@@ -29,7 +29,7 @@ def save(layout: Layout, path: str) -> None:
         "name": np.array(layout.name),
         "space": np.array(layout.space),
         "names": _planes(layout.names),
-        "regions": layout.regions.astype("<u2"),
+        "regions": layout.regions,
         "region_kinds": np.array([str(region.kind) for region in layout.region_table], np.str_),
         "region_of": np.array([region.of for region in layout.region_table], np.str_),
         "runs": layout.runs.astype("<u8"),
@@ -75,7 +75,7 @@ def _read(path: str, archive: zipfile.ZipFile) -> Layout:
     return Layout(
         _text(archive, "name"),
         np.ascontiguousarray(planes.T).reshape(-1).view("<u8"),
-        _array(archive, "regions", np.uint16, 1),
+        _array(archive, "regions", np.uint8, 1),
         tuple(LayoutRegion(RegionKind(kind), text) for kind, text in zip(kinds.tolist(), of.tolist(), strict=True)),
         _array(archive, "runs", np.uint64, 2),
         _text(archive, "space"),
