@@ -307,8 +307,10 @@ class TemplateBuilder:
     def _add_free(self, room: int) -> None:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
-        self._add_own(region, round(free.stale * room))
-        self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
+        stale = round(free.stale * room)
+        zero = min(round(free.zero * room), room - stale)  # where both are rounded up
+        self._add_own(region, stale)
+        self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
 
 
 def file_pages(number: int, pages: NDArray[np.uint64]) -> NDArray[np.uint64]:
