@@ -45,19 +45,19 @@ def generate(
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more")
     counts = [one.guests if count is None else count for one in specs]
-    if sum(counts) >> GUEST_BITS:
+    if len(specs) + sum(counts) > 1 << GUEST_BITS:
         raise ValueError(f"{sum(counts):,} guests; fewer than {1 << GUEST_BITS:,} can be told apart")
     numbering = Numbering()
     templates = [TemplateBuilder(one, numbering).build() for one in specs]
     space = _space(specs, counts, seed)
-    # One child of the seed for each guest, and a first one for what all guests of a snapshot have in common.
-    seeds = np.random.SeedSequence(seed).spawn(1 + sum(counts))
+    # One child of the seed for each guest, and before these one for the snapshot of each specification.
+    seeds = np.random.SeedSequence(seed).spawn(len(specs) + sum(counts))
     keys = [int(child.generate_state(1, np.uint64)[0]) for child in seeds]
     names = _guest_names(specs, counts)
-    kinds = [template for template, number in zip(templates, counts, strict=True) for _ in range(number)]
+    kinds = [snapshot for snapshot, number in enumerate(counts) for _ in range(number)]
     jobs = [
-        (template, number, keys[0], keys[number], name, space)
-        for number, (template, name) in enumerate(zip(kinds, names, strict=True), 1)
+        (templates[snapshot], snapshot, number, keys[snapshot], keys[number], name, space)
+        for number, (snapshot, name) in enumerate(zip(kinds, names, strict=True), len(specs))
     ]
     layouts = []
     with ThreadPoolExecutor(dedupcore.available_threads() if threads is None else threads) as pool:
@@ -87,12 +87,13 @@ def _guest_names(specs: Sequence[GuestSpec], counts: Sequence[int]) -> list[str]
     return names
 
 
-def _guest(template: Template, number: int, common_key: int, own_key: int, name: str, space: str) -> Layout:
-    """One guest. `number` counts all guests from 1; 0 stands for the snapshot that guests were resumed from."""
-    snapshot = template.spec.start == "snapshot"
-    boot_key = common_key if snapshot else own_key
-    streams = _Streams(boot_key)
-    values, chances = _values(template, 0 if snapshot else number, streams)
+def _guest(
+    template: Template, snapshot: int, number: int, common_key: int, own_key: int, name: str, space: str
+) -> Layout:
+    """One guest. `snapshot` numbers what guests of its kind were resumed from, and `number` the guest beside these."""
+    resumed = template.spec.start == "snapshot"
+    streams = _Streams(common_key if resumed else own_key)
+    values, chances = _values(template, snapshot if resumed else number, streams)
     names = template.names
     if template.cache.start < template.cache.stop:
         names = names.copy()
