@@ -12,7 +12,7 @@ import numpy as np
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
 from pagedup.guests.numbering import Numbering
-from pagedup.guests.spec import GuestSpec
+from pagedup.guests.spec import GuestSpec, checked
 from pagedup.guests.template import CONSTANT, OWN, STRETCH, Template, TemplateBuilder
 from pagedup.memory.layouts import ABSENT, Layout, NameKind
 from pagedup.memory.layouts.names import BASE_BITS, GUEST_BITS, NUMBER_BITS, kind_bits
@@ -39,7 +39,7 @@ def generate(
     SpecError, which names the field, for a guest that does not fit in its memory; ValueError for a count below 1 or a
     negative seed.
     """
-    specs = [spec] if isinstance(spec, GuestSpec) else list(spec)
+    specs = [checked(one) for one in ([spec] if isinstance(spec, GuestSpec) else spec)]
     if count is not None and count < 1:
         raise ValueError(f"count is {count}; it must be 1 or more")
     if seed < 0:
