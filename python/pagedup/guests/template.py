@@ -16,8 +16,9 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
-from pagedup.guests.loaded import LoadedImage, as_shares, make_up
+from pagedup.guests.loaded import AddressSpace, LoadedImage, RealPlace, as_shares, make_up, read_real
 from pagedup.guests.numbering import Numbering
+from pagedup.guests.real_files import RealFiles, chosen
 from pagedup.guests.spec import Content, GuestSpec, ImageSet, ProcessSet, SpecError, pages_of
 from pagedup.memory.layouts import LayoutRegion, NameKind, RegionKind
 from pagedup.memory.layouts.layout import MOST_REGIONS
@@ -48,46 +49,62 @@ class Variable:
 CONSTANT, OWN = "", "own"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MovedPages:
+    """Pages of a real image with relocations: where in the template they stand, and which pages of the image they are.
+
+    `source` is that of the variable that tells the image's base.
+    """
+
+    slots: NDArray[np.int64]
+    pages: NDArray[np.int64]
+    place: RealPlace
+    source: str
+
+
 @dataclass(slots=True)
 class Template:
     """All pages that a guest of a kind allocates, segment by segment; arrays have an item a page, or a segment.
 
     names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
     counts, max_orders: of each segment its pages, and the largest block that it asks for (2^order pages).
-    kernel_segment: the one of the kernel's text, or -1; those before first_user_segment are always allocated in this
-    order. cache: the pages of the file cache that each guest chose by itself; `files` is how many pages it chooses
-    from, and `first_file` the name of the first of them.
+    has_kernel: the first segment is the kernel; those before first_user_segment are always allocated in this
+    order. cache: the pages of the file cache that each guest chose by itself; `files` are the names of the pages that
+    it chooses from. moved: pages whose names each guest has to be told.
     """
 
     spec: GuestSpec
     n_pages: int
     names: NDArray[np.uint64]
     variables: NDArray[np.uint16]
-    regions: NDArray[np.uint16]
+    regions: NDArray[np.uint8]
     counts: NDArray[np.int64]
     max_orders: NDArray[np.uint8]
-    kernel_segment: int
+    has_kernel: bool
     first_user_segment: int
     table_of_variables: list[Variable]
     region_table: list[LayoutRegion]
     cache: slice
-    files: int
-    first_file: int
+    files: NDArray[np.uint64]
+    moved: list[MovedPages]
 
 
 @dataclass(slots=True)
 class _Parts:
     names: list[NDArray[np.uint64]] = field(default_factory=list)
     variables: list[NDArray[np.uint16]] = field(default_factory=list)
-    regions: list[NDArray[np.uint16]] = field(default_factory=list)
-    max_orders: list[int] = field(default_factory=list)
+    regions: list[NDArray[np.uint8]] = field(default_factory=list)
+    segments: list[tuple[int, int]] = field(default_factory=list)  # first page, largest block it asks for
 
 
 class TemplateBuilder:
     """Lays the parts of a specification one behind the other."""
 
-    def __init__(self, spec: GuestSpec, numbering: Numbering) -> None:
+    def __init__(self, spec: GuestSpec, numbering: Numbering, real: RealFiles) -> None:
         self._spec = spec
+        self._real = real
+        self._addresses = AddressSpace()
+        self._moved: list[MovedPages] = []
         self._numbering = numbering
         self._loading = SYSTEMS[spec.system]
         self._parts = _Parts()
@@ -107,13 +124,13 @@ class TemplateBuilder:
         for images in spec.images:
             if images.role == "kernel":
                 self._add_system_images(images)
+        has_kernel = self._n_pages > 0
         for images in spec.images:
             if images.role == "driver":
                 self._add_system_images(images)
-        self._add_anonymous(
-            "kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content, order=_KERNEL_ORDER
-        )
-        first_user = len(self._parts.names)
+        self._begin_segment(_KERNEL_ORDER)
+        self._add_anonymous("kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content)
+        first_user = self._n_pages
         self._add_user_images()
         for processes in spec.processes:
             for instance in range(processes.count):
@@ -121,13 +138,13 @@ class TemplateBuilder:
         used = self._n_pages
         if used > memory:
             raise SpecError(f"memory: {memory:,} pages, and images, kernel and processes take {used:,}")
-        cache, files, first_file = self._add_cache(memory - used)
+        cache, files = self._add_cache(memory - used)
         if self._n_pages > memory:
             raise SpecError(
                 f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left"
             )
         self._add_free(memory - self._n_pages)
-        return self._finish(memory, first_user, cache, files, first_file)
+        return self._finish(memory, has_kernel, first_user, cache, files)
 
     def _refuse_too_much(self, memory: int) -> None:
         """SpecError for sizes that cannot fit together, before they are given memory here."""
@@ -154,33 +171,31 @@ class TemplateBuilder:
                 raise SpecError(f"{what}: {count * size:,} pages, and {room:,} of the memory's {memory:,} are left")
             room -= count * size
 
-    def _finish(self, memory: int, first_user: int, cache: slice, files: int, first_file: int) -> Template:
+    def _finish(
+        self, memory: int, has_kernel: bool, first_user: int, cache: slice, files: NDArray[np.uint64]
+    ) -> Template:
+        if len(self._variables) > 1 << 16:
+            raise SpecError(f"processes and images have {len(self._variables):,} bases; at most 65,536 are possible")
         parts = self._parts
+        begins = np.array([first for first, _ in parts.segments] + [self._n_pages], np.int64)
+        counts = np.diff(begins)
+        some = counts > 0
         empty = np.empty(0, np.uint64)
-        # Room for what is absent, at the end of the table.
-        table = [*self._regions, LayoutRegion(RegionKind.ABSENT)]
-        if len(table) > MOST_REGIONS or len(self._variables) > 1 << 16:
-            raise SpecError(f"the specification has {len(table):,} regions; at most {MOST_REGIONS - 1:,} are possible")
-        kernel = [
-            index
-            for index, own in enumerate(parts.regions)
-            if len(own) and table[own[0]].kind == RegionKind.KERNEL_TEXT
-        ]
         return Template(
             self._spec,
             memory,
             np.concatenate([empty, *parts.names]),
             np.concatenate([empty.astype(np.uint16), *parts.variables]),
-            np.concatenate([empty.astype(np.uint16), *parts.regions]),
-            np.array([len(own) for own in parts.names], np.int64),
-            np.array(parts.max_orders, np.uint8),
-            kernel[0] if kernel else -1,
-            first_user,
+            np.concatenate([empty.astype(np.uint8), *parts.regions]),
+            counts[some],
+            np.array([order for _, order in parts.segments], np.uint8)[some],
+            has_kernel,
+            int(np.searchsorted(begins[:-1][some], first_user)),
             list(self._variables),
-            table,
+            [*self._regions, LayoutRegion(RegionKind.ABSENT)],
             cache,
             files,
-            first_file,
+            self._moved,
         )
 
     # --- segments -------------------------------------------------------------------------------------------------
@@ -188,31 +203,38 @@ class TemplateBuilder:
     def _variable(self, source: str, chance: float = 0.0) -> int:
         return self._variables.setdefault(Variable(source, chance), len(self._variables))
 
+    def _begin_segment(self, order: int = 0) -> None:
+        """What is added from now on is allocated together, in blocks of at most 2^order pages."""
+        self._parts.segments.append((self._n_pages, order))
+
     def _add(
         self,
         region: LayoutRegion,
         names: NDArray[np.uint64],
         variables: NDArray[np.uint16] | int,
-        order: int = 0,
     ) -> None:
-        """One segment; nothing where it has no page."""
+        """Pages at the end of the segment; nothing where there is none."""
         if not len(names):
             return
-        number = self._regions.setdefault(region, len(self._regions))
         if not isinstance(variables, np.ndarray):
             variables = np.full(len(names), variables, np.uint16)
         self._parts.names.append(names)
         self._parts.variables.append(variables)
-        self._parts.regions.append(np.full(len(names), min(number, MOST_REGIONS - 1), np.uint16))
-        self._parts.max_orders.append(order)
+        self._parts.regions.append(np.full(len(names), self._region(region), np.uint8))
         self._n_pages += len(names)
+
+    def _region(self, region: LayoutRegion) -> int:
+        """The number of a region; where there are too many to number, of its kind as a whole."""
+        if region not in self._regions and len(self._regions) >= MOST_REGIONS - len(RegionKind):
+            region = LayoutRegion(region.kind)
+        return self._regions.setdefault(region, len(self._regions))
 
     def _own(self, n_pages: int) -> NDArray[np.uint64]:
         """Names of the guest's own: numbered by where they stand in the template, as its written pages are, too."""
         return np.arange(self._n_pages, self._n_pages + n_pages, dtype=np.uint64) | np.uint64(kind_bits(NameKind.OWN))
 
-    def _add_own(self, region: LayoutRegion, n_pages: int, order: int = 0) -> None:
-        self._add(region, self._own(n_pages), self._variable(OWN, self._own_chance()), order)
+    def _add_own(self, region: LayoutRegion, n_pages: int) -> None:
+        self._add(region, self._own(n_pages), self._variable(OWN, self._own_chance()))
 
     def _own_chance(self) -> float:
         """Own pages are written, too, which shows where they were those of a common snapshot."""
@@ -223,34 +245,54 @@ class TemplateBuilder:
     def _add_system_images(self, images: ImageSet) -> None:
         """Images of the kernel and of its drivers: one copy, and what is written in it is the guest's own."""
         for image in self._loaded(images):
-            self._add_shared(image, images.role, _KERNEL_KINDS, _KERNEL_ORDER)
+            self._begin_segment(_KERNEL_ORDER)
+            self._add_shared(image, images.role, _KERNEL_KINDS)
             self._add_own(LayoutRegion(RegionKind.KERNEL_DATA, images.name), int(np.count_nonzero(image.written)))
 
     def _add_user_images(self) -> None:
         """What processes share of their images: the pages that they do not write."""
+        most = self._most_libraries
         for images in self._spec.images:
             if images.role == "library":
-                self._libraries += self._loaded(images, self._most_libraries - len(self._libraries))
+                self._libraries += self._loaded(images, most - len(self._libraries))
+        self._libraries = self._libraries[:most]
         wanted = {processes.executable for processes in self._spec.processes}
         for images in self._spec.images:
             if images.role == "executable" and images.name in wanted:
                 self._executables[images.name] = self._loaded(images, 1)[0]
         for image in self._libraries:
+            self._begin_segment()
             self._add_shared(image, "library", _USER_KINDS)
         for name, image in self._executables.items():
+            self._begin_segment()
             self._add_shared(image, f"executable {name}", _USER_KINDS)
 
-    def _loaded(self, images: ImageSet, most: int | None = None) -> list[LoadedImage]:
-        count = images.count if most is None else min(images.count, most)
+    def _loaded(self, images: ImageSet, most: int = 1 << 32) -> list[LoadedImage]:
+        """The images of a set; of those that are made up, at most so many."""
+        if images.path:
+            return [
+                read_real(images, index, self._numbering, self._spec, self._real, self._addresses)
+                for index in chosen(images, self._spec, self._real)
+            ]
+        count = min(images.count, most)
         return [make_up(images, index, self._numbering, self._spec) for index in range(count)]
 
-    def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind], order: int = 0) -> None:
+    def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind]) -> None:
         """The pages of an image that there is one copy of."""
         constant, base = self._variable(CONSTANT), self._variable(source)
         for number, kind in enumerate(kinds):
             own = (image.kinds == number) & ~image.filled & ~image.written
-            variables = np.where(image.moves[own], base, constant).astype(np.uint16)
-            self._add(LayoutRegion(kind, image.name), image.names[own], variables, order)
+            begin = self._n_pages
+            variables = base if image.real is None else constant
+            self._add(
+                LayoutRegion(kind, image.name),
+                image.names[own],
+                np.where(image.moves[own], variables, constant).astype(np.uint16),
+            )
+            if image.real is not None and image.moves[own].any():
+                slots = begin + np.flatnonzero(image.moves[own])
+                pages = image.pages[own & image.moves].astype(np.int64)
+                self._moved.append(MovedPages(slots, pages, image.real, source))
 
     # --- processes ------------------------------------------------------------------------------------------------
 
@@ -263,13 +305,15 @@ class TemplateBuilder:
             )
         if processes.executable:
             images = [self._executables[processes.executable], *images]
+        self._begin_segment()
         for image in images:
             self._add_private(image, processes)
             mapped += image.n_pages
         content, label = processes.content, processes.name
         key = f"{processes.name} {instance}"
-        order = _LARGE_ORDER if processes.large_pages else 0
-        self._add_anonymous(key, RegionKind.HEAP, label, processes.heap, content, order=order)
+        self._begin_segment(_LARGE_ORDER if processes.large_pages else 0)
+        self._add_anonymous(key, RegionKind.HEAP, label, processes.heap, content)
+        self._begin_segment()
         stack = pages_of(processes.stack, "stack")
         self._add_own(LayoutRegion(RegionKind.STACK, label), stack)
         mapped += pages_of(processes.heap, "heap") + stack
@@ -286,9 +330,7 @@ class TemplateBuilder:
             self._add(rdata, image.filled_names(), self._variable(f"process {processes.name}"))
         self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), int(np.count_nonzero(image.written)))
 
-    def _add_anonymous(
-        self, key: str, kind: RegionKind, label: str, size: int | str, content: Content, *, order: int
-    ) -> None:
+    def _add_anonymous(self, key: str, kind: RegionKind, label: str, size: int | str, content: Content) -> None:
         n_pages = pages_of(size, "heap" if kind == RegionKind.HEAP else "kernel.data")
         number = self._numbering.common((self._spec.system, key))
         draws = np.empty(-(-n_pages // _ALIKE), np.uint64)
@@ -307,38 +349,45 @@ class TemplateBuilder:
         names[zero] = 0
         variables = np.full(n_pages, self._variable(OWN, self._own_chance()), np.uint16)
         variables[zero | common] = self._variable(CONSTANT, self._churned)
-        self._add(LayoutRegion(kind, label), names, variables, order)
+        self._add(LayoutRegion(kind, label), names, variables)
 
     # --- the rest of memory ---------------------------------------------------------------------------------------
 
-    def _add_cache(self, room: int) -> tuple[slice, int, int]:
+    def _add_cache(self, room: int) -> tuple[slice, NDArray[np.uint64]]:
         cache = self._spec.file_cache
         n_pages = pages_of(cache.size, "file_cache.size")
         grown = round(pages_of(cache.growth, "file_cache.growth") * self._spec.hours)
         n_pages += max(0, min(grown, room - n_pages))
-        files = pages_of(cache.files, "file_cache.files")
+        if cache.path:
+            own = [self._real.names(image) for image in self._real.of(cache.path)]
+            names = np.concatenate([np.empty(0, np.uint64), *own])
+        else:
+            files = pages_of(cache.files, "file_cache.files")
+            number = self._numbering.image((self._spec.system, "files"), files)
+            names = file_pages(number, files)
         hot = round(cache.hot * n_pages)
-        if n_pages > files:
-            raise SpecError(f"file_cache.files: {files:,} pages, which is less than the cache holds, {n_pages:,}")
-        number = self._numbering.image((self._spec.system, "files"), files)
+        if n_pages > len(names):
+            raise SpecError(f"file_cache.files: {len(names):,} pages, which is less than the cache holds, {n_pages:,}")
         region = LayoutRegion(RegionKind.FILE_CACHE)
         chance = 1 - (1 - cache.written) * (1 - self._churned)
         variable = self._variable(CONSTANT, chance)
-        self._add(region, file_pages(number, np.arange(hot, dtype=np.uint64)), variable)
+        self._begin_segment()
+        self._add(region, names[:hot], variable)
         begin = self._n_pages
         self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
-        return slice(begin, self._n_pages), files - hot, file_name(number, hot)
+        return slice(begin, self._n_pages), names[hot:]
 
     def _add_free(self, room: int) -> None:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
+        self._begin_segment(_KERNEL_ORDER)
         stale = round(free.stale * room)
         zero = min(round(free.zero * room), room - stale)  # where both are rounded up
         self._add_own(region, stale)
-        self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
+        self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT))
 
 
-def file_pages(number: int, pages: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The names of pages of a body of files, which may reach over several image numbers."""
-    bits = np.uint64(BASE_BITS)
-    return (np.uint64(file_name(number, 0)) + (pages << bits)).astype(np.uint64)
+def file_pages(number: int, n_pages: int) -> NDArray[np.uint64]:
+    """The names of the pages of a body of files, which may reach over several image numbers."""
+    pages = np.arange(n_pages, dtype=np.uint64)
+    return (np.uint64(file_name(number, 0)) + (pages << np.uint64(BASE_BITS))).astype(np.uint64)

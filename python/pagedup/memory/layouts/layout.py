@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pagedup.memory.source import Progress, Source
 
-MOST_REGIONS = 1 << 16
+MOST_REGIONS = 1 << 8
 
 
 class RegionKind(StrEnum):
@@ -50,6 +50,13 @@ class LayoutRegion:
         return f"{self.kind}: {self.of}" if self.of else str(self.kind)
 
 
+class PageContent(Protocol):
+    """Knows the bytes of names that stand for pages of real files."""
+
+    def fill(self, names: NDArray[np.uint64], out: NDArray[np.uint8]) -> None:
+        """Write the bytes of these names into their pages of `out`, (n, 4096) uint8; others stay as they are."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """What one guest's memory holds, page by page of 4096 bytes.
@@ -58,25 +65,27 @@ class Layout:
         name: of the guest.
         names: uint64 ndarray (n_pages,): the content name of each page (pagedup.memory.layouts.names has the bits); 0
             is the zero page, all bits set a page that is absent.
-        regions: uint16 ndarray (n_pages,): what the page is used for, an index into `region_table`.
+        regions: uint8 ndarray (n_pages,): what the page is used for, an index into `region_table`.
         region_table: the regions.
         runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run,
             ascending. A generated guest has one run, from page 0 on.
         space: names of two layouts mean the same if these are equal; otherwise they must not be compared.
+        content: where the bytes of pages of real files come from, or None; it is not saved.
     """
 
     name: str
     names: NDArray[np.uint64]
-    regions: NDArray[np.uint16]
+    regions: NDArray[np.uint8]
     region_table: Sequence[LayoutRegion]
     runs: NDArray[np.uint64]
     space: str
+    content: PageContent | None = None
 
     def __post_init__(self) -> None:
         """ValueError, which names the field, where they do not fit together."""
         for field, array, dtype, ndim in (
             ("names", self.names, np.uint64, 1),
-            ("regions", self.regions, np.uint16, 1),
+            ("regions", self.regions, np.uint8, 1),
             ("runs", self.runs, np.uint64, 2),
         ):
             if array.dtype != dtype or array.ndim != ndim:

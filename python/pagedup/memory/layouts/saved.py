@@ -48,7 +48,7 @@ def save(layout: Layout, path: str) -> None:
         "name": np.array(layout.name),
         "space": np.array(layout.space),
         "names": _planes(layout.names),
-        "regions": layout.regions.astype("<u2"),
+        "regions": layout.regions,
         "region_kinds": np.array([str(region.kind) for region in layout.region_table], np.str_),
         "region_of": np.array([region.of for region in layout.region_table], np.str_),
         "runs": layout.runs.astype("<u8"),
@@ -89,7 +89,7 @@ def _read(archive: zipfile.ZipFile) -> Layout:
     kinds, of = _texts(archive, "region_kinds"), _texts(archive, "region_of")
     if len(kinds) != len(of):
         raise ValueError(f"region_kinds has {len(kinds):,} entries, and region_of {len(of):,}")
-    regions = _array(archive, "regions", np.dtype(np.uint16), (None,))
+    regions = _array(archive, "regions", np.dtype(np.uint8), (None,))
     planes = _array(archive, "names", np.dtype(np.uint8), (8, len(regions)))
     return Layout(
         _text(archive, "name"),
