@@ -120,6 +120,7 @@ class TemplateBuilder:
         """The template; SpecError where the specification asks for more than its memory."""
         spec = self._spec
         memory = pages_of(spec.memory, "memory")
+        self._refuse_too_much(memory)
         for images in spec.images:
             if images.role == "kernel":
                 self._add_system_images(images)
@@ -144,6 +145,31 @@ class TemplateBuilder:
             )
         self._add_free(memory - self._n_pages)
         return self._finish(memory, has_kernel, first_user, cache, files)
+
+    def _refuse_too_much(self, memory: int) -> None:
+        """SpecError for sizes that cannot fit together, before they are given memory here."""
+        spec = self._spec
+        self._most_libraries = left = max((processes.libraries for processes in spec.processes), default=0)
+        wanted = {processes.executable for processes in spec.processes}
+        parts = [("kernel.data", 1, pages_of(spec.kernel.data, "kernel.data"))]
+        for images in spec.images:
+            count = images.count
+            if images.role == "library":
+                count = min(count, left)
+                left -= count
+            elif images.role == "executable":
+                count = int(images.name in wanted)
+            size = sum(pages_of(part, f"images.{images.name}") for part in (images.text, images.rdata, images.data))
+            parts.append((f"images.{images.name}", count, size))
+        for own in spec.processes:
+            size = pages_of(own.heap, "heap") + pages_of(own.stack, "stack")
+            parts.append((f"processes.{own.name}", own.count, size))
+        parts.append(("file_cache.size", 1, pages_of(spec.file_cache.size, "file_cache.size")))
+        room = memory
+        for what, count, size in parts:
+            if count * size > room:
+                raise SpecError(f"{what}: {count * size:,} pages, and {room:,} of the memory's {memory:,} are left")
+            room -= count * size
 
     def _finish(
         self, memory: int, has_kernel: bool, first_user: int, cache: slice, files: NDArray[np.uint64]
@@ -225,15 +251,15 @@ class TemplateBuilder:
 
     def _add_user_images(self) -> None:
         """What processes share of their images: the pages that they do not write."""
-        most = max((processes.libraries for processes in self._spec.processes), default=0)
+        most = self._most_libraries
         for images in self._spec.images:
             if images.role == "library":
-                self._libraries += self._loaded(images)
+                self._libraries += self._loaded(images, most - len(self._libraries))
         self._libraries = self._libraries[:most]
         wanted = {processes.executable for processes in self._spec.processes}
         for images in self._spec.images:
             if images.role == "executable" and images.name in wanted:
-                self._executables[images.name] = self._loaded(images)[0]
+                self._executables[images.name] = self._loaded(images, 1)[0]
         for image in self._libraries:
             self._begin_segment()
             self._add_shared(image, "library", _USER_KINDS)
@@ -241,13 +267,15 @@ class TemplateBuilder:
             self._begin_segment()
             self._add_shared(image, f"executable {name}", _USER_KINDS)
 
-    def _loaded(self, images: ImageSet) -> list[LoadedImage]:
+    def _loaded(self, images: ImageSet, most: int = 1 << 32) -> list[LoadedImage]:
+        """The images of a set; of those that are made up, at most so many."""
         if images.path:
             return [
                 read_real(images, index, self._numbering, self._spec, self._real, self._addresses)
                 for index in chosen(images, self._spec, self._real)
             ]
-        return [make_up(images, index, self._numbering, self._spec) for index in range(images.count)]
+        count = min(images.count, most)
+        return [make_up(images, index, self._numbering, self._spec) for index in range(count)]
 
     def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind]) -> None:
         """The pages of an image that there is one copy of."""
@@ -353,8 +381,10 @@ class TemplateBuilder:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
         self._begin_segment(_KERNEL_ORDER)
-        self._add_own(region, round(free.stale * room))
-        self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT))
+        stale = round(free.stale * room)
+        zero = min(round(free.zero * room), room - stale)  # where both are rounded up
+        self._add_own(region, stale)
+        self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT))
 
 
 def file_pages(number: int, n_pages: int) -> NDArray[np.uint64]:

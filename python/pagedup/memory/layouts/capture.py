@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,8 @@ def capture(sources: Sequence[Source], progress: Progress | None) -> list[Layout
     names |= np.uint64(kind_bits(NameKind.READ))
     if found.zero_canonical is not None:
         names[canonical == found.zero_canonical] = 0
-    space = _space(names)
+    # No digest of the names: two memories may repeat their pages alike and yet hold other ones.
+    space = f"read-{secrets.token_hex(16)}"
     layouts, at = [], 0
     for source, own in zip(sources, first_pages, strict=True):
         runs = _joined(np.array(own, np.uint64).reshape(-1, 2))
@@ -50,13 +52,6 @@ def capture(sources: Sequence[Source], progress: Progress | None) -> list[Layout
         layouts.append(_with_holes(source, names[at : at + n_pages], runs, space))
         at += n_pages
     return layouts
-
-
-def _space(names: NDArray[np.uint64]) -> str:
-    """A digest of all names: memory that was read at another time has others."""
-    from blake3 import blake3  # only here: most runs need none
-
-    return f"read-{blake3(names.data.cast('B')).hexdigest()[:32]}"
 
 
 def _joined(runs: NDArray[np.uint64]) -> NDArray[np.uint64]:

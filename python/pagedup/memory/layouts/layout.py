@@ -83,6 +83,16 @@ class Layout:
 
     def __post_init__(self) -> None:
         """ValueError, which names the field, where they do not fit together."""
+        for field, array, dtype, ndim in (
+            ("names", self.names, np.uint64, 1),
+            ("regions", self.regions, np.uint8, 1),
+            ("runs", self.runs, np.uint64, 2),
+        ):
+            if array.dtype != dtype or array.ndim != ndim:
+                raise ValueError(
+                    f"{field} is {array.dtype} with the shape {array.shape}; it must be {np.dtype(dtype)} of {ndim}"
+                    f" dimension{'s' * (ndim > 1)}"
+                )
         n_pages = len(self.names)
         if len(self.regions) != n_pages:
             raise ValueError(f"regions has {len(self.regions):,} pages, and names has {n_pages:,}")
@@ -137,7 +147,7 @@ class Layout:
 
 
 def _check_runs(runs: NDArray[np.uint64], n_pages: int) -> None:
-    if runs.ndim != 2 or runs.shape[1] != 2:
+    if runs.shape[1] != 2:
         raise ValueError(f"runs has the shape {runs.shape}; it must be (k, 2)")
     first, length = runs[:, 0].tolist(), runs[:, 1].tolist()
     if sum(length) != n_pages:
