@@ -119,6 +119,7 @@ setup(
     package_data={
         "dedupcore": ["py.typed", "*.pyi", "*.pxd", "include/*.h"],
         "pagedup": ["py.typed"],
+        "pagedup.guests.presets": ["*.toml"],
         "pagedup.report": ["templates/*"],
     },
     ext_modules=[

@@ -3,7 +3,7 @@
 
 Call `dedupcore.import_dedupcore()` once, at module level; after it every call here works without the GIL.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 
 cdef extern from "dedupcore_api.h":
@@ -14,6 +14,14 @@ cdef extern from "dedupcore_api.h":
     int DEDUPCORE_ESYS
     int DEDUPCORE_ECHANGED
     unsigned DEDUPCORE_CPU_AVX2
+    unsigned DEDUPCORE_MAX_ORDER
+    uint64_t DEDUPCORE_ALWAYS
+    unsigned DEDUPCORE_MIN_TEXTURED_SIZE
+    unsigned DEDUPCORE_SPARSE
+    unsigned DEDUPCORE_NOISE
+    unsigned DEDUPCORE_ONE_BYTE
+    unsigned DEDUPCORE_PREFIX
+    unsigned DEDUPCORE_MIXED
 
     ctypedef struct dedupcore_key:
         pass
@@ -54,6 +62,20 @@ cdef extern from "dedupcore_api.h":
     ctypedef struct dedupcore_map:
         pass
 
+    ctypedef struct dedupcore_template:
+        size_t n_pages
+        const uint64_t *names
+        const uint16_t *variables
+        const uint8_t *regions
+        uint64_t first
+
+    ctypedef struct dedupcore_variation:
+        size_t n_variables
+        const uint64_t *values
+        const uint32_t *chances
+        uint64_t own
+        uint64_t key
+
     ctypedef struct dedupcore_api:
         const char *(*strerror)(int) noexcept nogil
         unsigned (*cpu_detected)() noexcept nogil
@@ -77,6 +99,12 @@ cdef extern from "dedupcore_api.h":
         int (*map_shrank)(const dedupcore_map *) noexcept nogil
         void (*map_destroy)(dedupcore_map *) noexcept nogil
         uint64_t (*refresh)(void *, const uint64_t *, const void *, size_t, size_t, uint8_t *) noexcept nogil
+        uint64_t (*random)(uint64_t, uint64_t) noexcept nogil
+        int (*place)(uint64_t, uint64_t, uint64_t, const uint64_t *, const uint8_t *, const int64_t *, size_t,
+                     uint32_t *) noexcept nogil
+        int (*name_pages)(const dedupcore_template *, const dedupcore_variation *, const uint32_t *, uint64_t *,
+                          uint8_t *, size_t, size_t *) noexcept nogil
+        int (*materialize)(const uint64_t *, size_t, size_t, unsigned, void *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -173,3 +201,24 @@ cdef inline void map_destroy(dedupcore_map *map) noexcept nogil:
 cdef inline uint64_t refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
                              uint8_t *changed) noexcept nogil:
     return dedupcore_table.refresh(memory, offsets, now, n, frame_size, changed)
+
+
+cdef inline uint64_t random(uint64_t key, uint64_t i) noexcept nogil:
+    return dedupcore_table.random(key, i)
+
+
+cdef inline int place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
+                      const uint8_t *max_orders, const int64_t *fixed, size_t n_regions,
+                      uint32_t *places) noexcept nogil:
+    return dedupcore_table.place(key, n_pages, fragmentation, counts, max_orders, fixed, n_regions, places)
+
+
+cdef inline int name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
+                           const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages,
+                           size_t *wrong) noexcept nogil:
+    return dedupcore_table.name_pages(pages, variation, places, names, regions, n_pages, wrong)
+
+
+cdef inline int materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture,
+                            void *out) noexcept nogil:
+    return dedupcore_table.materialize(names, n, frame_size, texture, out)

@@ -1,6 +1,12 @@
 """dedupcore: the engine of pagedup. Finds equal frames in buffers; also a C library, see `python -m dedupcore`."""
 
 from dedupcore._dedupcore import (
+    MAX_ORDER,
+    MIXED,
+    NOISE,
+    ONE_BYTE,
+    PREFIX,
+    SPARSE,
     MappedFile,
     Result,
     Work,
@@ -9,6 +15,10 @@ from dedupcore._dedupcore import (
     cpu_detected,
     cpu_used,
     find_duplicates,
+    materialize,
+    name_pages,
+    place,
+    random_numbers,
     refresh,
     set_key,
     version,
@@ -16,6 +26,12 @@ from dedupcore._dedupcore import (
 from dedupcore.threads import available_threads
 
 __all__ = [
+    "MAX_ORDER",
+    "MIXED",
+    "NOISE",
+    "ONE_BYTE",
+    "PREFIX",
+    "SPARSE",
     "MappedFile",
     "Result",
     "Work",
@@ -27,6 +43,10 @@ __all__ = [
     "find_duplicates",
     "get_include",
     "get_library",
+    "materialize",
+    "name_pages",
+    "place",
+    "random_numbers",
     "refresh",
     "set_key",
     "version",

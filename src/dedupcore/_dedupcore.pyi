@@ -46,6 +46,38 @@ def count(
 ) -> list[tuple[int, int, int]]: ...
 def refresh(memory: BufferLike, offsets: BufferLike, now: BufferLike, frame_size: int, changed: BufferLike) -> int: ...
 
+MAX_ORDER: int
+SPARSE: int
+NOISE: int
+ONE_BYTE: int
+PREFIX: int
+MIXED: int
+
+def random_numbers(key: int, out: BufferLike, first: int = 0) -> None: ...
+def place(
+    key: int,
+    n_pages: int,
+    fragmentation: float,
+    counts: BufferLike,
+    max_orders: BufferLike,
+    fixed: BufferLike,
+    places: BufferLike,
+) -> None: ...
+def name_pages(
+    places: BufferLike,
+    names: BufferLike,
+    variables: BufferLike,
+    regions: BufferLike,
+    values: BufferLike,
+    chances: BufferLike,
+    own: int,
+    key: int,
+    out_names: BufferLike,
+    out_regions: BufferLike,
+    first: int = 0,
+) -> None: ...
+def materialize(names: BufferLike, out: BufferLike, frame_size: int, texture: int) -> None: ...
+
 class MappedFile:
     def __init__(self, fd: int, size: int) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...

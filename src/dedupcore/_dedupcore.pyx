@@ -5,12 +5,14 @@ from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_FORMAT, PyBUF_WRITABLE, Py
 from cpython.buffer cimport PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from dedupcore cimport (
-    DEDUPCORE_ECHANGED, DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, dedupcore_guest, dedupcore_guest_counts, dedupcore_job,
-    dedupcore_key, dedupcore_map, dedupcore_result, dedupcore_span,
+    DEDUPCORE_ALWAYS, DEDUPCORE_ECHANGED, DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_MAX_ORDER,
+    DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_guest,
+    dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map, dedupcore_result, dedupcore_span,
+    dedupcore_template, dedupcore_variation,
 )
 
 import os
@@ -44,6 +46,12 @@ cdef extern from "dedupcore_api.h" nogil:
     void dedupcore_map_destroy(dedupcore_map *map)
     uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
                                uint8_t *changed)
+    uint64_t dedupcore_random(uint64_t key, uint64_t i)
+    int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
+                        const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
+    int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
+                             const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong)
+    int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out)
 
 
 cdef extern from *:
@@ -137,6 +145,10 @@ cdef extern from *:
         .map_shrank = dedupcore_map_shrank,
         .map_destroy = dedupcore_map_destroy,
         .refresh = dedupcore_refresh,
+        .random = dedupcore_random,
+        .place = dedupcore_place,
+        .name_pages = dedupcore_name_pages,
+        .materialize = dedupcore_materialize,
     };
     """
     ctypedef struct task_queue:
@@ -447,6 +459,143 @@ def refresh(uint8_t[::1] memory, const uint64_t[::1] offsets, const uint8_t[::1]
     if not fits:
         raise ValueError(f"an offset leaves no room for {frame_size} bytes in {room} bytes of memory")
     return n_changed
+
+
+# --- simulated guests ----------------------------------------------------------------------------------------------
+
+MAX_ORDER = DEDUPCORE_MAX_ORDER
+SPARSE = DEDUPCORE_SPARSE
+NOISE = DEDUPCORE_NOISE
+ONE_BYTE = DEDUPCORE_ONE_BYTE
+PREFIX = DEDUPCORE_PREFIX
+MIXED = DEDUPCORE_MIXED
+
+
+def random_numbers(uint64_t key, uint64_t[::1] out, uint64_t first=0):
+    """Write numbers `first`, first + 1 and so on of the stream `key` to out; see dedupcore_random in dedupcore.h."""
+    cdef Py_ssize_t i
+    with nogil:
+        for i in range(out.shape[0]):
+            out[i] = dedupcore_random(key, first + <uint64_t>i)
+
+
+def place(uint64_t key, uint64_t n_pages, double fragmentation, counts, const uint8_t[::1] max_orders,
+          const int64_t[::1] fixed, uint32_t[::1] places):
+    """Place regions of pages in a memory of n_pages, as a buddy allocator would; see dedupcore_place in dedupcore.h.
+
+    fragmentation: the probability, 0 to 1, that a block of free memory is split. counts (int64 or uint64), max_orders,
+    fixed (-1: anywhere): one item a region. places: an item a page, region after region. Raises ValueError that names
+    what does not fit, and MemoryError. Releases the GIL.
+    """
+    cdef const int64_t[::1] signed_counts
+    cdef const uint64_t[::1] unsigned_counts
+    cdef const uint64_t *c_counts = NULL
+    cdef size_t n_regions = max_orders.shape[0], r, n_counts
+    cdef uint64_t split, total = 0
+    cdef int rc
+    if memoryview(counts).format in ("l", "q"):
+        signed_counts = counts  # a negative one is larger than any memory
+        n_counts = signed_counts.shape[0]
+        c_counts = <const uint64_t *>&signed_counts[0] if n_counts else NULL
+    else:
+        unsigned_counts = counts
+        n_counts = unsigned_counts.shape[0]
+        c_counts = &unsigned_counts[0] if n_counts else NULL
+    if not 0 <= fragmentation <= 1:
+        raise ValueError(f"fragmentation is {fragmentation}; it must be from 0 to 1")
+    if n_counts != n_regions or <size_t>fixed.shape[0] != n_regions:
+        raise ValueError(f"counts has {n_counts} items, max_orders {n_regions} and fixed {fixed.shape[0]};"
+                         " each must have one a region")
+    for r in range(n_regions):
+        if c_counts[r] > n_pages - total:
+            raise ValueError(f"counts[{r}] is {counts[r]}, but of {n_pages} pages {n_pages - total} are left")
+        total += c_counts[r]
+    if <uint64_t>places.shape[0] != total:
+        raise ValueError(f"places has {places.shape[0]} items, but the regions have {total} pages")
+    split = <uint64_t>(fragmentation * <double>DEDUPCORE_ALWAYS + 0.5)
+    with nogil:
+        rc = dedupcore_place(key, n_pages, split, c_counts, &max_orders[0] if n_regions else NULL,
+                             &fixed[0] if n_regions else NULL, n_regions, &places[0] if total else NULL)
+    if rc == DEDUPCORE_EINVAL:
+        _explain_place(n_pages, counts, max_orders, fixed)
+    _check(rc)
+
+
+def _explain_place(n_pages, counts, max_orders, fixed):
+    """Raise ValueError with what dedupcore_place refused."""
+    if n_pages >= 2**32:
+        raise ValueError(f"n_pages is {n_pages}; at most 2^32 - 1 are possible")
+    end = 0
+    for first, r in sorted((fixed[r], r) for r in range(len(fixed)) if fixed[r] != -1):
+        if not 0 <= first <= n_pages - counts[r]:
+            raise ValueError(f"fixed[{r}] is {first}, where {counts[r]} pages do not fit in {n_pages}")
+        if counts[r] and first < end:
+            raise ValueError(f"fixed[{r}] is {first}, but another region lies there up to page {end}")
+        end = max(end, first + counts[r])
+    for r, order in enumerate(max_orders):
+        if order > MAX_ORDER:
+            raise ValueError(f"max_orders[{r}] is {order}; at most {MAX_ORDER} is possible")
+
+
+def name_pages(const uint32_t[::1] places, const uint64_t[::1] names, const uint16_t[::1] variables,
+               const uint8_t[::1] regions, const uint64_t[::1] values, const uint32_t[::1] chances, uint64_t own,
+               uint64_t key, uint64_t[::1] out_names, uint8_t[::1] out_regions, uint64_t first=0):
+    """Write a template's names and regions to where a guest has them; see dedupcore_name_pages in dedupcore.h.
+
+    places, names, variables, regions: one item a page of the template. values, chances (in units of 2^-32): one a
+    variable. out_names, out_regions: one a page of the guest. first: the number of the first page, where these are but
+    a part of the template. Raises ValueError that names what does not fit; pages
+    before the one at fault are then written. Releases the GIL.
+    """
+    cdef dedupcore_template pages
+    cdef dedupcore_variation variation
+    cdef size_t n = places.shape[0], n_guest = out_names.shape[0], wrong = 0
+    cdef int rc
+    for length, what in ((names.shape[0], "names"), (variables.shape[0], "variables"), (regions.shape[0], "regions")):
+        if length != n:
+            raise ValueError(f"{what} has {length} items, but places {n}")
+    if chances.shape[0] != values.shape[0]:
+        raise ValueError(f"chances has {chances.shape[0]} items, but values {values.shape[0]}")
+    if out_regions.shape[0] != out_names.shape[0]:
+        raise ValueError(f"out_regions has {out_regions.shape[0]} items, but out_names {n_guest}")
+    if n == 0:
+        return
+    pages.n_pages, pages.names, pages.variables, pages.regions = n, &names[0], &variables[0], &regions[0]
+    pages.first = first
+    variation.n_variables, variation.own, variation.key = values.shape[0], own, key
+    variation.values = &values[0] if variation.n_variables else NULL
+    variation.chances = &chances[0] if variation.n_variables else NULL
+    with nogil:
+        rc = dedupcore_name_pages(&pages, &variation, &places[0], &out_names[0] if n_guest else NULL,
+                                  &out_regions[0] if n_guest else NULL, n_guest, &wrong)
+    if rc == DEDUPCORE_EINVAL and places[wrong] >= n_guest:
+        raise ValueError(f"places[{wrong}] is {places[wrong]}, but the guest has {n_guest} pages")
+    if rc == DEDUPCORE_EINVAL:
+        raise ValueError(f"variables[{wrong}] is {variables[wrong]}, but there are {variation.n_variables}")
+    _check(rc)
+
+
+def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned texture):
+    """Write the bytes that stand for content names, frame after frame; see dedupcore_materialize in dedupcore.h.
+
+    out: a writable contiguous buffer of len(names) frames, of any type. texture: SPARSE, NOISE, ONE_BYTE, PREFIX or
+    MIXED. Raises ValueError for a size, a frame size or a texture out of range. Releases the GIL.
+    """
+    cdef Py_buffer view
+    cdef size_t n = names.shape[0]
+    cdef int rc
+    PyObject_GetBuffer(out, &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    try:
+        if frame_size == 0 or view.len % frame_size or <size_t>view.len // frame_size != n:
+            raise ValueError(f"out has {view.len} bytes, but {n} frames of {frame_size} bytes are to be written")
+        with nogil:
+            rc = dedupcore_materialize(&names[0] if n else NULL, n, frame_size, texture, view.buf)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"frame_size is {frame_size} and texture {texture}; a power of two from 64 to 2^30 and one"
+                             f" of SPARSE to MIXED, 0 to {MIXED}, are possible")
+        _check(rc)
+    finally:
+        PyBuffer_Release(&view)
 
 
 # --- files mapped for reading --------------------------------------------------------------------------------------

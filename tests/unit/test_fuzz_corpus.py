@@ -13,7 +13,7 @@ CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 def test_corpus(tmp_path: Path) -> None:
     inputs = sorted(CORPUS.iterdir())
     came = Counter(check_input(path.read_bytes(), str(tmp_path / "input")) for path in inputs)
-    assert came.keys() == {"elf", "lime", "raw", "refused"}
+    assert came.keys() == {"elf", "layout", "lime", "raw", "refused"}
     assert min(came.values()) >= 2
 
 

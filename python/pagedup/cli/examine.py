@@ -10,6 +10,7 @@ import numpy as np
 from pagedup.memory import LiveSource, Progress, Source
 from pagedup.memory.digest import digest
 from pagedup.memory.files.filetree import FileTree
+from pagedup.memory.layouts import LayoutSource
 from pagedup.memory.live.numa import memory_nodes, page_nodes
 from pagedup.report import ScannedGuest, ScanResult
 from pagedup.sharing import (
@@ -17,6 +18,7 @@ from pagedup.sharing import (
     NumaSaving,
     RegionSummary,
     explain,
+    find_duplicate_names,
     find_duplicates,
     huge_page_cost,
     isolation_cost,
@@ -25,6 +27,7 @@ from pagedup.sharing import (
     split_by_node,
     summarize,
     summarize_guests,
+    summarize_layout_regions,
     summarize_regions,
 )
 from pagedup.sharing.watch import Watch
@@ -63,7 +66,11 @@ class Examined:
 def examine(sources: Sequence[Source], question: Question, frame_size: int, progress: Progress | None) -> Examined:
     """Group all frames, look again at live ones, and answer; raises OSError for a source that cannot be trusted."""
     memory = [source.extents for source in sources]
-    free = find_duplicates(memory, frame_size=frame_size, threads=question.threads, progress=progress)
+    layouts = [source.layout for source in sources if isinstance(source, LayoutSource)]
+    if layouts:  # all of them are, see open_sources
+        free = find_duplicate_names(layouts, threads=question.threads, progress=progress)
+    else:
+        free = find_duplicates(memory, frame_size=frame_size, threads=question.threads, progress=progress)
     pages = free.coarsen(_KSM_PAGE // frame_size)
     # Both read the memory that was grouped; looking again takes over what is new.
     explanation = None
@@ -116,6 +123,9 @@ def _numa(sources: Sequence[Source], pages: Duplicates) -> NumaSaving | None:
 
 
 def _regions(sources: Sequence[Source], duplicates: Duplicates) -> list[RegionSummary]:
+    layouts = [source.layout for source in sources if isinstance(source, LayoutSource)]
+    if layouts:
+        return summarize_layout_regions(duplicates, layouts)
     if not any(isinstance(source, LiveSource) for source in sources):
         return []
     return summarize_regions(

@@ -25,7 +25,7 @@ def refuse_early(path: str) -> None:
         raise OSError(f"{path}: the report cannot be written: {why} {folder}")
 
 
-def write_report(path: str, examined: Examined, argv: Sequence[str], begin: float, seconds: float) -> None:
+def write_report(path: str, examined: Examined, command: Sequence[str], begin: float, seconds: float) -> None:
     """Write the page; `begin` is the time of the scan (seconds since 1970), `seconds` is how long it took."""
     from importlib.metadata import version
 
@@ -35,7 +35,7 @@ def write_report(path: str, examined: Examined, argv: Sequence[str], begin: floa
     from pagedup.sharing.pictures import guest_matrix, memory_map
 
     provenance = Provenance(
-        command=shlex.join(["pagedup", "scan", *argv]),
+        command=shlex.join(["pagedup", *command]),
         version=version("pagedup"),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begin)),
         seconds=seconds,

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from pagedup.cli.answer import add_answer_options, answer
 from pagedup.cli.command import Parser, UsageError
 from pagedup.cli.domains import read_domains
 from pagedup.cli.examine import Examined, Question, examine
-from pagedup.cli.html_file import refuse_early, write_report
 from pagedup.cli.progress import progress_display
-from pagedup.cli.sizes import parse_page_size, spread_page_sizes
+from pagedup.cli.sizes import DEFAULT_PAGE_SIZES, parse_page_size, spread_page_sizes
 from pagedup.memory import LiveOptions, LiveSource, Source, list_sources, name_sources, open_sources
 from pagedup.memory.files.filetree import open_tree
-from pagedup.report import ScanResult, scan_json
+from pagedup.memory.layouts import PAGE, LayoutSource
+from pagedup.report.units import page_size_label
 
 _BASE_PAGE = 4096  # bytes; larger sizes follow from its classes without reading the memory again
-_DEFAULT_PAGE_SIZES = ("4K", "16K", "64K", "2M", "1G")
 
 _DESCRIPTION = """\
 Find every identical page in the memory of the given guests, and tell what storing each content once would save:
@@ -29,8 +27,9 @@ the saving is small where it is. Nothing is changed.
 
 A SOURCE is one guest's memory:
   PATH        a dump, recognised by its content: ELF core (QEMU's dump-guest-memory, gcore, kernel crash cores), LiME,
-              or else a raw image; holes of a sparse file count as zero and are not read. LiME's raw format has lost
-              the holes between ranges: behind the first one addresses are shifted, and so are large pages
+              a saved layout, or else a raw image; holes of a sparse file count as zero and are not read. LiME's raw
+              format has lost the holes between ranges: behind the first one addresses are shifted, and so are large
+              pages
   pid:N       a live process: its private anonymous pages that are in memory now and nobody else maps
   qemu:NAME   a live QEMU guest, by its -name or process number: its RAM
   qemu:PATH   the same, by the path of its QMP socket (with a slash)
@@ -68,30 +67,21 @@ class ScanCommand:
         """Scan; 0, since every failure is raised."""
         # Intermixed, so that options may stand between sources.
         options = _parser().parse_intermixed_args(spread_page_sizes(argv, "--page-size"))
-        sizes = sorted({parse_page_size(text) for text in options.page_size or _DEFAULT_PAGE_SIZES})
+        sizes = sorted({parse_page_size(text) for text in options.page_size or ()}) or list(DEFAULT_PAGE_SIZES)
         _refuse_nonsense(options)
-        begin, clock = time.time(), time.monotonic()
-        examined = _scan(options, sizes)
-        try:
-            if options.html is not None:
-                write_report(options.html, examined, argv, begin, time.monotonic() - clock)
-        finally:  # a report that cannot be written must not cost the answer
-            if options.json:
-                print(json.dumps(scan_json(examined.result), indent=2))
-            else:
-                _print_tables(examined.result)
+        answer(options, ["scan", *argv], lambda: _scan(options, sizes))
         return 0
 
 
 def _parser() -> Parser:
     parser = Parser("pagedup scan", _DESCRIPTION, _EPILOG)
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="a dump, pid:N, or qemu:NAME")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="a dump, a layout, pid:N, or qemu:NAME")
     parser.add_argument(
         "--page-size",
         metavar="SIZE",
         action="append",
         help="ask about this page size, a power of two from 8 to 1G; several may follow, and the option may be"
-        f" repeated (default: {' '.join(_DEFAULT_PAGE_SIZES)})",
+        f" repeated (default: {' '.join(map(page_size_label, DEFAULT_PAGE_SIZES))})",
     )
     limits = parser.add_mutually_exclusive_group()
     limits.add_argument("--isolate-guests", action="store_true", help="no guest shares with another")
@@ -108,8 +98,7 @@ def _parser() -> Parser:
         "--interval", metavar="S", type=float, default=0.0, help="seconds from one look to the next (default: at once)"
     )
     parser.add_argument("--explain", metavar="DIR|IMAGE", help="tell which of these files the shared pages are of")
-    parser.add_argument("--html", metavar="FILE", help="write a report with pictures there, too (extra `report`)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, schema pagedup.scan/1")
+    add_answer_options(parser)
     return parser
 
 
@@ -126,8 +115,6 @@ def _refuse_nonsense(options: Namespace) -> None:
 
 def _scan(options: Namespace, sizes: Sequence[int]) -> Examined:
     base = min(_BASE_PAGE, sizes[0])
-    if options.html is not None:
-        refuse_early(options.html)  # as all that can fail at once does first: copying guests may take minutes
     options.sources = list_sources(options.sources)
     domains = _domains(options)
     with progress_display() as progress, ExitStack() as stack:
@@ -137,6 +124,7 @@ def _scan(options: Namespace, sizes: Sequence[int]) -> Examined:
         for source in sources:
             stack.enter_context(source)
         _refuse_options_of_live(options, sources)
+        _refuse_options_of_bytes(options, sources, base)
         question = Question(
             sizes, domains, options.threads, options.repeat, options.interval, tree, options.html is not None
         )
@@ -163,13 +151,11 @@ def _refuse_options_of_live(options: Namespace, sources: Sequence[Source]) -> No
             raise UsageError(f"{name} is for live sources (pid:N, qemu:NAME), and none is given")
 
 
-def _print_tables(result: ScanResult) -> None:
-    # Only here: rich is slow to import, and programs read the JSON.
-    from rich.console import Console
-
-    from pagedup.report.terminal import MIN_WIDTH, scan_text
-
-    console = Console()
-    # A narrow terminal breaks a long line in two, where rich would cut numbers off; a file has no width at all.
-    console.width = max(console.width, MIN_WIDTH)
-    console.print(scan_text(result))
+def _refuse_options_of_bytes(options: Namespace, sources: Sequence[Source], frame_size: int) -> None:
+    layout = next((source for source in sources if isinstance(source, LayoutSource)), None)
+    if layout is None:
+        return
+    if frame_size < PAGE:
+        raise UsageError(f"--page-size {frame_size}: {layout.text} is a layout, which knows only whole pages of {PAGE}")
+    if options.explain is not None:
+        raise UsageError(f"--explain: {layout.text} is a layout, which has no bytes to find in files")

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pagedup.cli.command import UsageError
 
 SMALLEST, LARGEST = 8, 1 << 30  # bytes; what the engine takes
+DEFAULT_PAGE_SIZES = (4 << 10, 16 << 10, 64 << 10, 2 << 20, 1 << 30)
+"""Bytes, ascending; what is asked about where nobody says otherwise."""
 _SIZE = re.compile(r"([0-9]{1,12})([KMG]?)", re.ASCII | re.IGNORECASE)
 _LIKE_A_SIZE = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?([KMGT]i?B?)?", re.ASCII | re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30}

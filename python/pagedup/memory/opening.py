@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pagedup.memory.dumps.formats import open_image
 from pagedup.memory.dumps.mapped_source import MappedSource
+from pagedup.memory.layouts import Layout, LayoutSource
+from pagedup.memory.layouts.saved import is_layout
 from pagedup.memory.live.live_source import LiveSource
 from pagedup.memory.live.process_source import ProcessSource
 from pagedup.memory.live.qemu import QemuGuest, find_guest, find_guests
@@ -50,9 +52,9 @@ def open_sources(
 
     A text is `pid:N` for a live process; `qemu:NAME`, `qemu:N` (its process number) or `qemu:PATH` (its QMP socket) for
     a live QEMU guest, `qemu:all` for all of them; or the path of a dump (ELF core, LiME or raw; the size of a raw image
-    must be a multiple of `frame_size` bytes). A path that holds a colon is written with a directory: `./pid:1`.
-    Raises SourceTextError for a text of no known form and for two texts that name one source, OSError for what cannot
-    be read, or does not fit in memory.
+    must be a multiple of `frame_size` bytes) or of a saved layout. A path that holds a colon is written with a
+    directory: `./pid:1`. Raises SourceTextError for a text of no known form and for two texts that name one source,
+    OSError for what cannot be read, or does not fit in memory.
 
     Names are unique and easy to type: `pid:N`, the guest's name, or the file's name without its last suffix; those that
     agree in that are named by their texts as given.
@@ -70,6 +72,7 @@ def open_sources(
         _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
+        _refuse_mixture(sources)
         _copy([source for source in sources if isinstance(source, LiveSource)], frame_size, live, progress)
         stack.pop_all()
     return sources
@@ -80,7 +83,19 @@ def _open(what: _Wanted, name: str, frame_size: int) -> Source:
         return QemuSource(name, what.text, what.guest)
     if what.pid is not None:
         return ProcessSource(name, what.text, what.pid)
+    if is_layout(what.text):
+        return LayoutSource(name, what.text, Layout.load(what.text))
     return open_image(name, what.text, frame_size)
+
+
+def _refuse_mixture(sources: Sequence[Source]) -> None:
+    layouts = [source for source in sources if isinstance(source, LayoutSource)]
+    others = [source for source in sources if not isinstance(source, LayoutSource)]
+    if layouts and others:
+        raise OSError(
+            f"{layouts[0].text}: holds names, which cannot be compared with the bytes of {others[0].text}; scan layouts"
+            " alone, or make bytes of them with `pagedup layout --bytes`"
+        )
 
 
 def _copy(sources: Sequence[LiveSource], frame_size: int, options: LiveOptions, progress: Progress | None) -> None:

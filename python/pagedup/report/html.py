@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pagedup.memory.whole_file import whole_file
 from pagedup.report.provenance import Provenance
 from pagedup.report.scan_result import ScanResult
 from pagedup.report.tables import Table, scan_tables
@@ -96,20 +94,9 @@ def scan_html(result: ScanResult, memory_map: MemoryMap, matrix: GuestMatrix, pr
 
 def write_html(path: str, text: str) -> None:
     """Write a page to `path`: all of it, or, with OSError, nothing. What stood there before is replaced."""
-    target = os.path.realpath(path)  # so that a link stays one
-    beside = os.path.join(os.path.dirname(target), f".pagedup-{secrets.token_hex(8)}.html")
     try:
-        if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError(f"{path}: is not a regular file, so no report is written")
-        # Not by tempfile, whose files nobody else may read; this one is as the umask says.
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            with open(fd, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(beside, target)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
         if error.errno is None:
             raise

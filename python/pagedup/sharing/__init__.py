@@ -3,12 +3,13 @@
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
+from pagedup.sharing.find_names import find_duplicate_names
 from pagedup.sharing.isolation import Isolation, isolation_cost
 from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
 from pagedup.sharing.lifetime import Lifetime, Volatility
 from pagedup.sharing.numa import NumaSaving, split_by_node
-from pagedup.sharing.regions import RegionSummary, summarize_regions
+from pagedup.sharing.regions import RegionSummary, summarize_layout_regions, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Summary",
     "Volatility",
     "explain",
+    "find_duplicate_names",
     "find_duplicates",
     "huge_page_cost",
     "isolation_cost",
@@ -37,5 +39,6 @@ __all__ = [
     "split_by_node",
     "summarize",
     "summarize_guests",
+    "summarize_layout_regions",
     "summarize_regions",
 ]

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dedupcore import Work
+    from pagedup.sharing.frame_runs import FrameRuns
     from pagedup.sharing.grouping import Span
-    from pagedup.sharing.layout import Layout
 
 
 class Duplicates:
@@ -36,18 +36,18 @@ class Duplicates:
     """
 
     def __init__(
-        self, grouping: Grouping, layout: Layout, domains: NDArray[np.int64], n_bytes: int, threads: int, work: Work
+        self, grouping: Grouping, runs: FrameRuns, domains: NDArray[np.int64], n_bytes: int, threads: int, work: Work
     ) -> None:
         """For find_duplicates and coarsen only."""
         self.canonical = grouping.canonical
-        self.frame_size = layout.frame_size
-        self.n_frames = layout.n_frames
+        self.frame_size = runs.frame_size
+        self.n_frames = runs.n_frames
         self.n_zero = grouping.n_zero
         self.n_distinct = grouping.n_distinct
-        self.excluded_bytes = n_bytes - layout.n_frames * layout.frame_size
-        self.guest_offsets = layout.guest_offsets
+        self.excluded_bytes = n_bytes - runs.n_frames * runs.frame_size
+        self.guest_offsets = runs.guest_offsets
         self.work = work
-        self.layout = layout
+        self.runs = runs
         self._domains = domains
         self._zero_canonical = grouping.zero_canonical
         self._n_bytes = n_bytes
@@ -56,7 +56,7 @@ class Duplicates:
 
     def __repr__(self) -> str:
         return (
-            f"<Duplicates: {self.n_frames:,} frames of {self.frame_size:,} bytes in {self.layout.n_guests:,} guests,"
+            f"<Duplicates: {self.n_frames:,} frames of {self.frame_size:,} bytes in {self.runs.n_guests:,} guests,"
             f" {self.n_zero:,} zero, {self.n_distinct:,} distinct others>"
         )
 
@@ -73,7 +73,7 @@ class Duplicates:
     @property
     def addresses(self) -> NDArray[np.uint64]:
         """Uint64 ndarray (n_frames,): the address of each frame in its guest, in bytes. Made anew at each use."""
-        return self.layout.addresses()
+        return self.runs.addresses()
 
     def zero_canonicals(self) -> list[int | None]:
         """For each guest the canonical frame of the zero frames of its domain, or None if no frame there is zero."""
@@ -94,23 +94,23 @@ class Duplicates:
             raise ValueError(
                 f"factor is {factor:,}: frames of {self.frame_size * factor:,} bytes; at most 1 GiB is possible"
             )
-        layout, first = self.layout.coarse(factor)
+        runs, first = self.runs.coarse(factor)
         # A large frame is the vector of its small frames' classes: bytes again, equal if and only if they are. The
         # class of zero frames is 0, so that the engine sees a large frame of them as a zero frame.
         labels = self.canonical + np.uint32(1)
         labels[self.zero] = 0
-        spans: list[list[Span]] = [[] for _ in range(layout.n_guests)]
-        for guest, small, length in zip(layout.guest.tolist(), first.tolist(), layout.length.tolist(), strict=True):
+        spans: list[list[Span]] = [[] for _ in range(runs.n_guests)]
+        for guest, small, length in zip(runs.guest.tolist(), first.tolist(), runs.length.tolist(), strict=True):
             spans[guest].append((labels, small * labels.itemsize, length))
         grouping = group(
             spans,
-            layout.guest_offsets,
+            runs.guest_offsets,
             self._domains,
             frame_size=labels.itemsize * factor,
             threads=self._threads,
             progress=None,
         )
-        return Duplicates(grouping, layout, self._domains, self._n_bytes, self._threads, self.work)
+        return Duplicates(grouping, runs, self._domains, self._n_bytes, self._threads, self.work)
 
     def isolate(self, domains: Sequence[Hashable]) -> Duplicates:
         """What find_duplicates would say with these domains, one a guest, from the classes: no memory is read again.
@@ -120,10 +120,10 @@ class Duplicates:
         """
         if self._domains.any():
             raise ValueError("the guests are in several domains already; isolate a grouping without domains")
-        numbers = domain_numbers(domains, self.layout.n_guests)
+        numbers = domain_numbers(domains, self.runs.n_guests)
         zero = self._zero_canonical[0] if self._zero_canonical else None
         grouping = split_classes(self.canonical, self.guest_offsets, numbers, zero, self.work)
-        return Duplicates(grouping, self.layout, numbers, self._n_bytes, self._threads, self.work)
+        return Duplicates(grouping, self.runs, numbers, self._n_bytes, self._threads, self.work)
 
     def within_guests(self) -> NDArray[np.int64]:
         """Int64 ndarray (n_guests,): non-zero frames of each guest that storing each content once per guest saves."""

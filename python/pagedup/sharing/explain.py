@@ -102,17 +102,17 @@ def _spans(
     """Where these frames lie, in as few spans as possible."""
     if duplicates.frame_size != PAGE:
         raise ValueError(f"frames are of {duplicates.frame_size:,} bytes; files are compared in pages of {PAGE:,}")
-    layout = duplicates.layout
+    frame_runs = duplicates.runs
     extents = [(extent, _size(extent)) for guest in memory for extent in guest]
     extents = [(extent, size) for extent, size in extents if size]
     here = [(extent.address, size // PAGE) for extent, size in extents]
-    if here != list(zip(layout.address.tolist(), layout.length.tolist(), strict=True)):
+    if here != list(zip(frame_runs.address.tolist(), frame_runs.length.tolist(), strict=True)):
         raise ValueError("duplicates is not of this memory: its extents are others")
-    runs = np.searchsorted(layout.first, frames, side="right") - 1
+    runs = np.searchsorted(frame_runs.first, frames, side="right") - 1
     cuts = (np.diff(frames, prepend=-2) != 1) | (np.diff(runs, prepend=-1) != 0)
     starts = np.flatnonzero(cuts)
     lengths = np.diff(starts, append=len(frames))
-    offsets = (frames[starts] - layout.first[runs[starts]]) * PAGE
+    offsets = (frames[starts] - frame_runs.first[runs[starts]]) * PAGE
     spans: list[Span] = []
     for run, offset, length in zip(runs[starts].tolist(), offsets.tolist(), lengths.tolist(), strict=True):
         extent = extents[run][0]

@@ -13,9 +13,9 @@ import numpy as np
 import dedupcore
 from pagedup.memory import Extent, ZeroExtent
 from pagedup.sharing.duplicates import Duplicates
+from pagedup.sharing.frame_runs import FrameRuns
 from pagedup.sharing.grouping import group
 from pagedup.sharing.isolation import domain_numbers
-from pagedup.sharing.layout import Layout
 
 if TYPE_CHECKING:
     from dedupcore._dedupcore import BufferLike
@@ -80,15 +80,15 @@ def find_duplicates(
     if n_threads < 1:
         raise ValueError(f"threads is {n_threads}; it must be 1 or more")
     n_threads = min(n_threads, _MAX_THREADS)
-    layout = Layout.of(
+    frame_runs = FrameRuns.of(
         size,
         len(guests),
         np.array([guest for guest, _, _ in runs], np.int64),
         np.array([address for _, address, _ in runs], np.uint64),
         np.array([length for _, _, length in runs], np.int64),
     )
-    grouping = group(spans, layout.guest_offsets, numbers, frame_size=size, threads=n_threads, progress=progress)
-    return Duplicates(grouping, layout, numbers, n_frames * size, n_threads, grouping.work)
+    grouping = group(spans, frame_runs.guest_offsets, numbers, frame_size=size, threads=n_threads, progress=progress)
+    return Duplicates(grouping, frame_runs, numbers, n_frames * size, n_threads, grouping.work)
 
 
 def _guests(memory: object) -> list[list[Extent | ZeroExtent]]:

@@ -37,7 +37,7 @@ def isolation_cost(duplicates: Duplicates, domains: Sequence[Hashable] | None = 
 
     Raises ValueError when `domains` has not one value a guest, or `duplicates` was made with several domains.
     """
-    values = range(duplicates.layout.n_guests) if domains is None else domains
+    values = range(duplicates.runs.n_guests) if domains is None else domains
     apart = duplicates.isolate(values)
     nonzero = duplicates.n_frames - duplicates.n_zero
     return Isolation(

@@ -61,8 +61,8 @@ def huge_page_cost(duplicates: Duplicates) -> LargePageCost:
     saved = zero | (duplicates.canonical != frames)
     lent = (duplicates.counts().copies > 1) & ~zero
     coarse = duplicates.coarsen(factor)
-    large = coarse.layout
-    first = duplicates.layout.coarse(factor)[1]
+    large = coarse.runs
+    first = duplicates.runs.coarse(factor)[1]
     starts = np.arange(large.n_frames) * factor + np.repeat(first - large.first * factor, large.length)
     in_large = _sums(saved, starts, factor)
     touched = (in_large > 0) | (_sums(lent, starts, factor) > 0)

@@ -86,7 +86,7 @@ def memory_map(duplicates: Duplicates, *, cells: int = _CELLS) -> MemoryMap:
     frames = duplicates.counts().frames
     chosen = [guest for guest in _largest(frames) if frames[guest]]
     strips = tuple(_strip(duplicates, guest, cells) for guest in chosen)
-    return MemoryMap(duplicates.frame_size, strips, duplicates.layout.n_guests - len(chosen))
+    return MemoryMap(duplicates.frame_size, strips, duplicates.runs.n_guests - len(chosen))
 
 
 def guest_matrix(duplicates: Duplicates) -> GuestMatrix:
@@ -96,7 +96,7 @@ def guest_matrix(duplicates: Duplicates) -> GuestMatrix:
     pages = np.empty((len(chosen), len(chosen)), np.int64)
     for row, guest in enumerate(chosen):
         pages[row] = _pages_held(duplicates, guest, holders)[: len(chosen)]
-    return GuestMatrix(duplicates.frame_size, tuple(chosen), pages, duplicates.layout.n_guests - len(chosen))
+    return GuestMatrix(duplicates.frame_size, tuple(chosen), pages, duplicates.runs.n_guests - len(chosen))
 
 
 def _largest(amounts: NDArray[np.int64]) -> list[int]:
@@ -111,13 +111,13 @@ def _strip(duplicates: Duplicates, guest: int, cells: int) -> Strip:
     n_cells = min(cells, end - begin)
     starts = np.arange(n_cells, dtype=np.int64) * (end - begin) // n_cells
     counted = np.stack([np.add.reduceat(kinds == kind, starts, dtype=np.int64) for kind in Kind], axis=1)
-    layout = duplicates.layout
-    own = slice(*np.searchsorted(layout.guest, (guest, guest + 1)).tolist())
-    address, length, first = layout.address[own], layout.length[own], layout.first[own]
-    after = address + length.astype(np.uint64) * np.uint64(layout.frame_size)
+    frame_runs = duplicates.runs
+    own = slice(*np.searchsorted(frame_runs.guest, (guest, guest + 1)).tolist())
+    address, length, first = frame_runs.address[own], frame_runs.length[own], frame_runs.first[own]
+    after = address + length.astype(np.uint64) * np.uint64(frame_runs.frame_size)
     holes = first[1:][address[1:] != after[:-1]] - begin
     jumps = np.unique(np.searchsorted(starts, holes, side="right") - 1)
-    last = int(address[-1]) + (int(length[-1]) - 1) * layout.frame_size
+    last = int(address[-1]) + (int(length[-1]) - 1) * frame_runs.frame_size
     return Strip(guest, counted, jumps, int(address[0]), last)
 
 

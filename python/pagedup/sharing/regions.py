@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pagedup.memory import Region
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pagedup.memory.layouts import Layout
     from pagedup.sharing.duplicates import Duplicates
 
 
@@ -45,19 +47,51 @@ def summarize_regions(duplicates: Duplicates, regions: Sequence[Sequence[Region]
     A page belongs to the region in which its first byte lies. Raises ValueError when there is not one list a guest, or
     regions are out of order or overlap.
     """
-    n_guests = duplicates.layout.n_guests
+    n_guests = duplicates.runs.n_guests
     if len(regions) != n_guests:
         raise ValueError(f"regions has {len(regions)} lists for {n_guests} guests; it must have one a guest")
     for guest, own in enumerate(regions):
         _check(guest, own)
-    kinds = _kinds(duplicates)
     addresses = duplicates.addresses
+    offsets = duplicates.guest_offsets.tolist()
+    labelled = [_label(own, addresses[low:high]) for own, (low, high) in zip(regions, pairwise(offsets), strict=True)]
+    return _summarize(duplicates, labelled)
+
+
+def summarize_layout_regions(duplicates: Duplicates, layouts: Sequence[Layout]) -> list[RegionSummary]:
+    """What the regions of layouts hold, those first that save most, by the texts of their table.
+
+    `duplicates` must be of these layouts (see find_duplicate_names), perhaps in larger frames: then a frame belongs to
+    the region of its first page. ValueError when there is not one layout a guest.
+    """
+    n_guests = duplicates.runs.n_guests
+    if len(layouts) != n_guests:
+        raise ValueError(f"there are {len(layouts)} layouts for {n_guests} guests; there must be one a guest")
+    addresses = duplicates.addresses
+    labelled = []
+    for layout, (low, high) in zip(layouts, pairwise(duplicates.guest_offsets.tolist()), strict=True):
+        numbers = (addresses[low:high] // np.uint64(PAGE)).astype(np.int64)
+        first = layout.runs[:, 0].astype(np.int64)
+        length = layout.runs[:, 1].astype(np.int64)
+        run = np.searchsorted(first, numbers, side="right") - 1
+        index = numbers - first[run] + (np.cumsum(length) - length)[run]
+        labelled.append((layout.regions[index].astype(np.int64), [str(region) for region in layout.region_table]))
+    return _summarize(duplicates, labelled)
+
+
+def _summarize(duplicates: Duplicates, labelled: Sequence[tuple[NDArray[np.int64], list[str]]]) -> list[RegionSummary]:
+    """`labelled`: for each guest the region of each frame, as a number, and what the numbers mean."""
+    kinds = _kinds(duplicates)
     totals: dict[str, NDArray[np.int64]] = {}
     holders: dict[str, int] = {}
-    for guest, own in enumerate(regions):
-        low, high = duplicates.guest_offsets[guest : guest + 2].tolist()
-        for name, counts in _count_guest(own, addresses[low:high], [kind[low:high] for kind in kinds]).items():
-            totals[name] = totals.get(name, np.zeros(len(kinds) + 1, np.int64)) + counts
+    offsets = duplicates.guest_offsets.tolist()
+    for (labels, names), (low, high) in zip(labelled, pairwise(offsets), strict=True):
+        pages = np.bincount(labels, minlength=len(names))
+        counts = [np.bincount(labels[kind[low:high]], minlength=len(names)) for kind in kinds]
+        table = np.stack([pages, *counts], axis=1)
+        for number in np.flatnonzero(pages).tolist():
+            name = names[number]
+            totals[name] = totals.get(name, np.zeros(len(kinds) + 1, np.int64)) + table[number]
             holders[name] = holders.get(name, 0) + 1
     found = [RegionSummary(name, holders[name], *counts.tolist()) for name, counts in totals.items()]
     return sorted(found, key=lambda row: (-row.saved_within - row.saved_across, -row.zero, -row.pages, row.name))
@@ -99,10 +133,8 @@ def _first_in_guest(duplicates: Duplicates) -> NDArray[np.uint32]:
     return first
 
 
-def _count_guest(
-    own: Sequence[Region], addresses: NDArray[np.uint64], kinds: Sequence[NDArray[np.bool_]]
-) -> dict[str, NDArray[np.int64]]:
-    """By name the pages of one guest, and how many of them are of each kind. Only names that have pages."""
+def _label(own: Sequence[Region], addresses: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[str]]:
+    """The region of each frame, as a number, and the names of the numbers."""
     names = {name: index for index, name in enumerate(dict.fromkeys([*(region.name for region in own), OUTSIDE]))}
     # An end of 2**64, which no uint64 holds, is as good one byte lower: no frame begins there.
     bounds = [bound for region in own for bound in (region.start, min(region.end, (1 << 64) - 1))]
@@ -111,9 +143,4 @@ def _count_guest(
     edges = np.concatenate(([0], inner, [len(addresses)]))
     owners = np.full(len(edges) - 1, names[OUTSIDE])
     owners[1::2] = [names[region.name] for region in own]
-    table = np.zeros((len(names), len(kinds) + 1), np.int64)
-    np.add.at(table[:, 0], owners, np.diff(edges))
-    for column, kind in enumerate(kinds, 1):
-        before = np.concatenate((np.zeros(1, np.int64), np.cumsum(kind, dtype=np.int64)))
-        np.add.at(table[:, column], owners, np.diff(before[edges]))
-    return {name: table[index] for name, index in names.items() if table[index, 0]}
+    return np.repeat(owners, np.diff(edges)), list(names)

@@ -115,7 +115,7 @@ def most_shared(duplicates: Duplicates, k: int) -> list[SharedContent]:
     chosen = np.concatenate((more, tied))[:k]
     chosen = chosen[np.lexsort((chosen, -counts.copies[chosen].astype(np.int64)))]
     return [
-        SharedContent(frame, *duplicates.layout.locate(frame), int(counts.copies[frame]), int(counts.owners[frame]))
+        SharedContent(frame, *duplicates.runs.locate(frame), int(counts.copies[frame]), int(counts.owners[frame]))
         for frame in chosen.tolist()
     ]
 

@@ -18,6 +18,11 @@ _HEADER = struct.Struct("<IIQQ8x")  # magic, version, s_addr, e_addr (of the las
 _VERSION = 1
 
 
+def lime_header(address: int, size: int) -> bytes:
+    """What stands before a range of `size` bytes, at least 1, that lay at `address`."""
+    return _HEADER.pack(LIME_MAGIC, _VERSION, address, address + size - 1)
+
+
 class LimeSource(MappedSource):
     """The ranges of a LiME dump, by physical address."""
 

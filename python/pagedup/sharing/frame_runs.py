@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class FrameRuns:
     """Frames in runs: consecutive numbers at consecutive addresses of one guest. Arrays have one item a run.
 
     Runs are in the order of their frame numbers, without gaps between these; within a guest, addresses ascend.
@@ -34,7 +34,7 @@ class Layout:
         guest: NDArray[np.int64],
         address: NDArray[np.uint64],
         length: NDArray[np.int64],
-    ) -> Layout:
+    ) -> FrameRuns:
         """Number the frames of the runs in the order given; runs of no frame are left out."""
         some = length > 0
         guest, address, length = guest[some], address[some], length[some]
@@ -62,8 +62,8 @@ class Layout:
         run = int(np.searchsorted(self.first, frame, side="right")) - 1
         return int(self.guest[run]), int(self.address[run]) + (frame - int(self.first[run])) * self.frame_size
 
-    def coarse(self, factor: int) -> tuple[Layout, NDArray[np.int64]]:
-        """The layout of frames `factor` times as large, and for each of its runs the first small frame in it.
+    def coarse(self, factor: int) -> tuple[FrameRuns, NDArray[np.int64]]:
+        """The runs of frames `factor` times as large, and for each of its runs the first small frame in it.
 
         A large frame exists where its small ones are contiguous, and its address is a multiple of its size.
         """
@@ -73,9 +73,9 @@ class Layout:
         length = np.maximum(runs.length - skip, 0) // factor
         address = runs.address + (skip * self.frame_size).astype(np.uint64)
         some = length > 0
-        return Layout.of(large, self.n_guests, runs.guest, address, length), (runs.first + skip)[some]
+        return FrameRuns.of(large, self.n_guests, runs.guest, address, length), (runs.first + skip)[some]
 
-    def _joined(self) -> Layout:
+    def _joined(self) -> FrameRuns:
         """The same frames with runs joined that follow each other in their guest's addresses."""
         size = np.uint64(self.frame_size)
         ends = self.address + self.length.astype(np.uint64) * size
@@ -84,4 +84,4 @@ class Layout:
             return self
         starts = np.flatnonzero(np.concatenate((np.ones(1, bool), ~follows)))
         length = np.add.reduceat(self.length, starts)
-        return Layout.of(self.frame_size, self.n_guests, self.guest[starts], self.address[starts], length)
+        return FrameRuns.of(self.frame_size, self.n_guests, self.guest[starts], self.address[starts], length)
