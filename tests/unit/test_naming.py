@@ -65,19 +65,20 @@ def test_pages_diverge_by_their_chance() -> None:
 def test_parts_of_a_template_are_the_whole() -> None:
     n = 1000
     rng = np.random.default_rng(0)
-    common = {
+    common: dict[str, Any] = {
         "values": np.zeros(1, np.uint64),
         "chances": np.array([1 << 30], np.uint32),
         "own": OWN,
         "key": 5,
     }
-    pages = {
+    pages: dict[str, Any] = {
         "places": rng.permutation(n).astype(np.uint32),
         "names": np.arange(n, dtype=np.uint64),
         "variables": np.zeros(n, np.uint16),
         "regions": rng.integers(0, 256, n, np.uint8),
     }
-    whole, parts = ({"out_names": np.zeros(n, np.uint64), "out_regions": np.zeros(n, np.uint8)} for _ in range(2))
+    whole: dict[str, Any] = {"out_names": np.zeros(n, np.uint64), "out_regions": np.zeros(n, np.uint8)}
+    parts: dict[str, Any] = {"out_names": np.zeros(n, np.uint64), "out_regions": np.zeros(n, np.uint8)}
     dedupcore.name_pages(**pages, **common, **whole)
     for begin, end in ((600, 1000), (0, 1), (1, 600)):
         part = {name: array[begin:end] for name, array in pages.items()}
