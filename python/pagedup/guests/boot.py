@@ -56,8 +56,7 @@ class Boot:
         if source == OWN:
             return self.number << NUMBER_BITS
         if source.startswith("process "):  # without ASLR: what processes of one set fill in is the same
-            processes = self.template.spec.processes
-            return next(index for index, own in enumerate(processes) if source == f"process {own.name}")
+            return int(source.removeprefix("process "))
         return self.base(source)
 
     def cached(self) -> NDArray[np.uint64]:

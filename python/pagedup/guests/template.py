@@ -327,7 +327,8 @@ class TemplateBuilder:
         elif self._spec.aslr:  # bases drawn by each process: none agrees with another
             self._add_own(rdata, int(np.count_nonzero(image.filled)))
         else:
-            self._add(rdata, image.filled_names(), self._variable(f"process {processes.name}"))
+            number = self._numbering.common((self._spec.system, "loaded", processes.name, processes.libraries))
+            self._add(rdata, image.filled_names(), self._variable(f"process {number}"))
         self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), int(np.count_nonzero(image.written)))
 
     def _add_anonymous(self, key: str, kind: RegionKind, label: str, size: int | str, content: Content) -> None:
