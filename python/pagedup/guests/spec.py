@@ -135,8 +135,13 @@ class FileCache(_Part, frozen=True, kw_only=True):
 
 
 class Free(_Part, frozen=True, kw_only=True):
-    """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent."""
+    """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent.
 
+    pattern: memory with one content, the same in every guest, that the system wrote over what it gave back (Linux: 0xCC
+    over what was needed to start only). The shares are of what is left then.
+    """
+
+    pattern: Size = 0
     zero: Share = 0.0
     stale: Share = 0.0
 

@@ -32,6 +32,7 @@ STRETCH = 32
 _ALIKE = 4  # neighbouring pages of anonymous memory that hold the same kind of content
 _LARGE_ORDER = 9  # 2^9 pages: 2 MiB
 _KERNEL_ORDER = 10  # as much at once as Linux's allocator gives out
+_PATTERN_ORDER = 8  # stretches of it are shorter than 2 MiB on the real guests that were looked at
 _USER_KINDS = (RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.IMAGE_DATA)
 _KERNEL_KINDS = (RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA)
 _PER_PROCESS_TABLES = 4  # page tables of a process beside those that map its pages: one of each level
@@ -307,6 +308,11 @@ class TemplateBuilder:
     def _add_free(self, room: int) -> None:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
+        pattern = min(pages_of(free.pattern, "free.pattern"), room)
+        number = self._numbering.common((self._spec.system, "free pattern"))
+        content = np.full(pattern, kind_bits(NameKind.COMMON) | number << 32, np.uint64)
+        self._add(region, content, self._variable(CONSTANT), _PATTERN_ORDER)
+        room -= pattern
         self._add_own(region, round(free.stale * room))
         self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
 
