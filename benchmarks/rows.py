@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -9,16 +10,18 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import dedupcore
 from benchmarks import data, native, peers, realram
 from benchmarks.data import Bytes
 from benchmarks.live import live
 from benchmarks.measure import Outcome, rounds_of, silently
-from benchmarks.memory import available_bytes, huge_pages
+from benchmarks.memory import allocate, available_bytes, huge_pages
 from benchmarks.settings import Settings
 from pagedup import Duplicates, find_duplicates, open_sources
 
@@ -271,6 +274,25 @@ def names(settings: Settings) -> Iterator[Outcome]:
     )
 
 
+def materialize(settings: Settings) -> Iterator[Outcome]:
+    """Content names made bytes, against memset of the same memory."""
+    memory = allocate(settings.scaled(_GIB), huge=settings.huge)
+    names = np.arange(1, memory.nbytes // _FRAME + 1, dtype=np.uint64)
+    for texture, number in (("mixed", dedupcore.MIXED), ("noise", dedupcore.NOISE)):
+        sides: dict[str, Callable[[], Any]] = {
+            "materialize": partial(dedupcore.materialize, names, memory, _FRAME, number),
+            "memset": partial(ctypes.memset, memory.ctypes.data, 1, memory.nbytes),
+        }
+        times = rounds_of(sides, settings.rounds)
+        yield Outcome(
+            "materialize",
+            f"names made bytes, {texture}: speed / memset",
+            [t["memset"] / t["materialize"] for t in times],
+            0.5,
+            note=f"best: {memory.nbytes / min(t['materialize'] for t in times) / 1e9:.1f} GB/s",
+        )
+
+
 def memory(settings: Settings) -> Iterator[Outcome]:
     """Bytes a frame that a call takes at its peak beyond the buffers, its result included."""
     pages, short = settings.scaled(4 * _GIB // _FRAME), settings.scaled(2 * _GIB // 512)
@@ -302,6 +324,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "scale": scale,
     "adversarial": adversarial,
     "names": names,
+    "materialize": materialize,
     "memory": memory,
 }
 ON_REAL_MEMORY = ("real", "peers", "sizes", "threads", "scan", "elf", "html")

@@ -101,8 +101,8 @@ cdef extern from "dedupcore_api.h":
         uint64_t (*random)(uint64_t, uint64_t) noexcept nogil
         int (*place)(uint64_t, uint64_t, uint64_t, const uint64_t *, const uint8_t *, const int64_t *, size_t,
                      uint32_t *) noexcept nogil
-        int (*name_pages)(const dedupcore_template *, const dedupcore_variation *, const uint32_t *, uint64_t *, uint16_t *,
-                          size_t, size_t *) noexcept nogil
+        int (*name_pages)(const dedupcore_template *, const dedupcore_variation *, const uint32_t *, uint64_t *,
+                          uint16_t *, size_t, size_t *) noexcept nogil
         int (*materialize)(const uint64_t *, size_t, size_t, unsigned, void *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
@@ -207,12 +207,14 @@ cdef inline uint64_t random(uint64_t key, uint64_t i) noexcept nogil:
 
 
 cdef inline int place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
-                      const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places) noexcept nogil:
+                      const uint8_t *max_orders, const int64_t *fixed, size_t n_regions,
+                      uint32_t *places) noexcept nogil:
     return dedupcore_table.place(key, n_pages, fragmentation, counts, max_orders, fixed, n_regions, places)
 
 
-cdef inline int name_pages(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
-                           uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong) noexcept nogil:
+cdef inline int name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
+                           const uint32_t *places, uint64_t *names, uint16_t *regions, size_t n_pages,
+                           size_t *wrong) noexcept nogil:
     return dedupcore_table.name_pages(pages, variation, places, names, regions, n_pages, wrong)
 
 

@@ -49,8 +49,8 @@ cdef extern from "dedupcore_api.h" nogil:
     uint64_t dedupcore_random(uint64_t key, uint64_t i)
     int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
                         const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
-    int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
-                             uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong)
+    int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
+                             const uint32_t *places, uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong)
     int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out)
 
 

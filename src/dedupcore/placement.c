@@ -7,8 +7,8 @@
 enum { MAX_ORDER = DEDUPCORE_MAX_ORDER, ORDERS = MAX_ORDER + 1 };
 
 /*
- * Which number of the key's stream decides what. Whether the block of an order at a page is split: page * 16 + order, below
- * 2^36. Entry j of an order's list when that is shuffled: above.
+ * Which number of the key's stream decides what. Whether the block of an order at a page is split: page * 16 + order,
+ * below 2^36. Entry j of an order's list when that is shuffled: above.
  */
 #define SPLIT_NUMBER(page, order) ((page) << 4 | (order))
 #define SHUFFLE_NUMBER(order, j) ((uint64_t)((order) + 1) << 40 | (j))
@@ -26,7 +26,7 @@ typedef struct {
     uint32_t *memory;
 } free_lists;
 
-/* The largest order, up to `most`, of which a block fits at offset `at` (aligned to its size) with `left` items left. */
+/* The largest order up to `most` of which a block fits at offset `at`, aligned to its size, with `left` items left. */
 static inline unsigned aligned_order(uint64_t at, uint64_t left, unsigned most)
 {
     unsigned order = 63 - (unsigned)__builtin_clzll(left);
@@ -36,11 +36,12 @@ static inline unsigned aligned_order(uint64_t at, uint64_t left, unsigned most)
 }
 
 /*
- * Cuts the free pages from..end into blocks in ascending order: the largest aligned ones that fit, each split in two while
- * the stream says so. After a block, its alignment tells the size of the half that is still to be decided on, since halves
- * of aligned blocks are aligned blocks. `fill` 0 only counts.
+ * Cuts the free pages from..end into blocks in ascending order: the largest aligned ones that fit, each split in two
+ * while the stream says so. After a block, its alignment tells the size of the half that is still to be decided on,
+ * since halves of aligned blocks are aligned blocks. `fill` 0 only counts.
  */
-static inline void cut(free_lists *lists, uint64_t from, uint64_t end, uint64_t stream, uint64_t fragmentation, int fill)
+static inline void cut(free_lists *lists, uint64_t from, uint64_t end, uint64_t stream, uint64_t fragmentation,
+                       int fill)
 {
     for (uint64_t page = from, step; page < end; page += step) {
         unsigned order = aligned_order(page, end - page, MAX_ORDER);
@@ -75,7 +76,7 @@ static int make_lists(free_lists *lists, const extent *taken, size_t n_taken, ui
 
     *lists = (free_lists){0};
     cut_all(lists, taken, n_taken, n_pages, stream, fragmentation, 0);
-    /* When a block is split for want of smaller ones, each half kept goes to a list that is empty: room for one is enough. */
+    /* When a block is split for want of smaller ones, each half kept goes to an empty list: room for one is enough. */
     for (unsigned order = 0; order < ORDERS; order++)
         n_blocks += lists->n[order] ? lists->n[order] : 1;
     lists->memory = malloc(n_blocks * sizeof *lists->memory);
@@ -149,8 +150,8 @@ static int take_fixed(const uint64_t *counts, const int64_t *fixed, size_t n_reg
     return 0;
 }
 
-int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts, const uint8_t *max_orders,
-                    const int64_t *fixed, size_t n_regions, uint32_t *places)
+int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
+                    const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
 {
     uint64_t left = n_pages;
     size_t n_taken = 0;

@@ -1,11 +1,11 @@
 /*
- * Random numbers by their position: number i of a stream depends on the stream's key and on i alone, so that any thread may
- * draw any of them in any order, and every machine draws the same.
+ * Random numbers by their position: number i of a stream depends on the stream's key and on i alone, so that any thread
+ * may draw any of them in any order, and every machine draws the same.
  *
- * Stream `key` is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA '14; the constants
- * are those of its reference implementation, with Stafford's mix 13) begun at the first number that SplitMix64 gives for the
- * seed `key`. Without that step the streams of key and key + WEYL would be one stream, shifted. A stream has no number twice,
- * within its 2^64.
+ * Stream `key` is SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA '14; the
+ * constants are those of its reference implementation, with Stafford's mix 13) begun at the first number that
+ * SplitMix64 gives for the seed `key`. Without that step the streams of key and key + WEYL would be one stream,
+ * shifted. A stream has no number twice, within its 2^64.
  */
 #ifndef DEDUPCORE_RANDOM_H
 #define DEDUPCORE_RANDOM_H
@@ -36,7 +36,7 @@ static inline uint64_t random_at(uint64_t stream, uint64_t i)
     return random_mix(stream + (i + 1) * RANDOM_WEYL);
 }
 
-/* A number below `end` from a random one; each is as likely as any other, up to end / 2^64 (Lemire's multiplication). */
+/* A number below `end` from a random one: each as likely as any other, up to end / 2^64 (Lemire's multiplication). */
 static inline uint64_t random_below(uint64_t number, uint64_t end)
 {
     return (uint64_t)((random_product)number * end >> 64);

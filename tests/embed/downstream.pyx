@@ -1,7 +1,7 @@
 # cython: language_level=3
 """An extension as others would write it: finds duplicates among the frames of a buffer, without the GIL."""
 cimport dedupcore
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 dedupcore.import_dedupcore()
 
@@ -85,6 +85,39 @@ def changed_frames(unsigned char[::1] memory, const unsigned char[::1] now, size
     for i in range(n):
         offsets[i], changed[i] = i * frame_size, 0
     return dedupcore.refresh(&memory[0], offsets, &now[0], n, frame_size, changed), [changed[i] for i in range(n)]
+
+
+def simulated_guest(uint64_t key, size_t frame_size):
+    """A guest of 4 pages, of which 3 are placed, named and made bytes."""
+    cdef uint64_t counts = 3
+    cdef uint8_t order = 0
+    cdef int64_t fixed = -1
+    cdef uint32_t places[3]
+    cdef uint64_t common[3]
+    cdef uint16_t numbers[3]
+    cdef uint64_t value = 0
+    cdef uint32_t chance = 0
+    cdef uint64_t names[4]
+    cdef uint16_t regions[4]
+    cdef dedupcore.dedupcore_template pages
+    cdef dedupcore.dedupcore_variation variation
+    cdef size_t wrong
+    cdef int i
+    cdef unsigned char[::1] memory = bytearray(4 * frame_size)
+    for i in range(3):
+        common[i], numbers[i] = i + 1, 0
+    for i in range(4):
+        names[i] = regions[i] = 0
+    pages.n_pages, pages.names, pages.variables, pages.regions = 3, common, numbers, numbers
+    variation.n_variables, variation.own, variation.key = 1, 0, key
+    variation.values, variation.chances = &value, &chance
+    with nogil:
+        if dedupcore.place(key, 4, dedupcore.DEDUPCORE_ALWAYS, &counts, &order, &fixed, 1, places):
+            with gil:
+                raise ValueError
+        dedupcore.name_pages(&pages, &variation, places, names, regions, 4, &wrong)
+        dedupcore.materialize(names, 4, frame_size, dedupcore.DEDUPCORE_PREFIX, &memory[0])
+    return list(names), bytes(memory)[frame_size - 8 :: frame_size], dedupcore.random(key, 0)
 
 
 def cpu():

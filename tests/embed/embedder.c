@@ -111,6 +111,38 @@ int main(void)
     CHECK(dedupcore_refresh(seen, offsets, "ccax", 2, 2, changed) == 1 && !changed[0] && changed[1]);
     CHECK(memcmp(seen, "axbbccdd", 8) == 0 && dedupcore_refresh(seen, NULL, NULL, 0, 2, NULL) == 0);
 
+    /* A simulated guest: two pages in one block and one at a fixed place, of which the second diverges. */
+    const uint64_t sizes[] = {2, 1}, common[] = {1, 2, 3}, values[] = {16, 0};
+    const uint8_t orders[] = {DEDUPCORE_MAX_ORDER, 0};
+    const int64_t fixed[] = {-1, 1};
+    const uint16_t variables[] = {0, 1, 0}, regions[] = {7, 7, 9};
+    const uint32_t chances[] = {0, UINT32_MAX};
+    uint32_t places[3];
+    uint64_t guest_names[4] = {0};
+    uint16_t guest_regions[4] = {0};
+    size_t wrong = 9;
+    CHECK(dedupcore_random(1, 2) == dedupcore_random(1, 2) && dedupcore_random(1, 2) != dedupcore_random(2, 1));
+    CHECK(dedupcore_place(1, 4, 0, sizes, orders, fixed, 2, places) == 0);
+    CHECK(places[0] == 2 && places[1] == 3 && places[2] == 1);
+    CHECK(dedupcore_place(1, 2, 0, sizes, orders, fixed, 2, places) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_place(1, 4, DEDUPCORE_ALWAYS + 1, sizes, orders, fixed, 2, places) == DEDUPCORE_EINVAL);
+    const dedupcore_template pages = {3, common, variables, regions};
+    const dedupcore_variation variation = {2, values, chances, 1u << 20, 5};
+    CHECK(dedupcore_name_pages(&pages, &variation, places, guest_names, guest_regions, 4, &wrong) == 0);
+    CHECK(guest_names[0] == 0 && guest_names[1] == 19 && guest_names[2] == 17 && guest_names[3] == ((1u << 20) | 1));
+    CHECK(guest_regions[0] == 0 && guest_regions[1] == 9 && guest_regions[3] == 7 && wrong == 9);
+    CHECK(dedupcore_name_pages(&pages, &variation, places, guest_names, guest_regions, 3, &wrong) == DEDUPCORE_EINVAL);
+    CHECK(wrong == 1);
+    for (unsigned texture = DEDUPCORE_SPARSE; texture <= DEDUPCORE_MIXED; texture++) {
+        CHECK(dedupcore_materialize(guest_names, 4, SIZE, texture, memory) == 0);
+        CHECK(dedupcore_find_duplicates(spans, 1, SIZE, &key, (uint32_t[5]){0}, &result) == 0);
+        CHECK(result.n_zero == 1);
+    }
+    CHECK(dedupcore_materialize(guest_names, 4, SIZE, DEDUPCORE_MIXED + 1, memory) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_materialize(guest_names, 4, SIZE - 8, DEDUPCORE_NOISE, memory) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_materialize(guest_names, 4, 32, DEDUPCORE_NOISE, memory) == DEDUPCORE_EINVAL);
+    memset(memory, 1, sizeof memory);
+
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);
     CHECK(setenv("DEDUPCORE_DISABLE_CPU", "all", 1) == 0 && dedupcore_cpu_used() == 0);

@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dedupcore
@@ -56,6 +57,14 @@ def test_a_cython_extension_counts_maps_and_asks_for_the_cpu(downstream: Path, t
 def test_a_cython_extension_looks_again(downstream: Path) -> None:
     code = "downstream.changed_frames(bytearray(b'aabbccdd'), b'aabxccdd', 2)"
     assert prints(downstream, f"import downstream; print({code})") == "(1, [0, 1, 0, 0])"
+
+
+def test_a_cython_extension_simulates_a_guest(downstream: Path) -> None:
+    """Every name stands in the last 8 bytes of its page."""
+    code = "names, last, number = downstream.simulated_guest(7, 64); print(sorted(names), list(last) == names, number)"
+    out = np.zeros(1, np.uint64)
+    dedupcore.random_numbers(7, out)
+    assert prints(downstream, f"import downstream; {code}") == f"[0, 1, 2, 3] True {out[0]}"
 
 
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:

@@ -91,3 +91,29 @@ def test_no_memory_to_map_a_file(tmp_path) -> None:
         image,
     )
     assert (done.stdout.split(), done.returncode) == (["ENOMEM", "4096"], 0), done.stderr
+
+
+def test_no_memory_to_place_a_guest() -> None:
+    """Its lists need up to 4 bytes a page, and with 20,000 regions 320 KiB before that."""
+    done = run_python(
+        """
+        import resource
+        import numpy as np
+        import dedupcore
+        n, regions = 1 << 28, 20_000
+        orders, fixed, counts = bytes(regions), np.full(regions, -1), np.zeros(regions, np.int64)
+        counts[:3] = 1
+        places = np.zeros(3, np.uint32)
+        def place():
+            dedupcore.place(1, n, 1.0, counts, orders, fixed, places)
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        try:
+            place()
+        except MemoryError:
+            print("refused")
+        n = 4096
+        place()
+        print(len(set(places.tolist())))
+        """
+    )
+    assert (done.stdout.split(), done.returncode) == (["refused", "3"], 0), done.stderr

@@ -1,4 +1,4 @@
-"""The guard's program, built once."""
+"""The guard's programs, built once."""
 
 from pathlib import Path
 
@@ -11,5 +11,13 @@ from tests.guard import guard
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """frames.c with the installed library."""
     program = tmp_path_factory.mktemp("guard") / "frames"
+    guard.build(program)
+    return program
+
+
+@pytest.fixture(scope="session")
+def guests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """guests.c with the installed library."""
+    program = tmp_path_factory.mktemp("guard") / "guests"
     guard.build(program)
     return program

@@ -1,4 +1,4 @@
-"""The guard against slowdowns: exact work, and ceilings of instructions a frame, on data sets made by frames.c."""
+"""The guard against slowdowns: exact work on data sets of frames.c, ceilings of instructions of it and guests.c."""
 
 import re
 from pathlib import Path
@@ -32,12 +32,23 @@ CEILINGS: dict[str, dict[str, float]] = {
     },
 }
 
+# Instructions a page or frame of what guests.c runs, measured and limited likewise; there are no rungs. Not of sparse
+# frames, which are the C library's memset.
+GUESTS: dict[str, tuple[str, float]] = {
+    "place": ("dedupcore_place", 119),
+    "name": ("dedupcore_name_pages", 47),
+    "noise": ("dedupcore_materialize", 2880),
+    "one byte": ("dedupcore_materialize", 2880),
+    "prefix": ("dedupcore_materialize", 2870),
+    "mixed": ("dedupcore_materialize", 3110),
+}
+
 
 def build(program: Path, *, library: Path | None = None) -> None:
-    """frames.c with the library of the installed package, or another one's."""
+    """The source of that name with the library of the installed package, or another one's."""
     flags = module_flags("--libs") if library is None else [str(library), "-pthread"]
     compiler = ["gcc", "-std=c11", "-O2", "-g", "-Wall", "-Werror", *module_flags("--cflags")]
-    succeed([*compiler, "-o", str(program), str(HERE / "frames.c"), *flags])
+    succeed([*compiler, "-o", str(program), str(HERE / f"{program.name}.c"), *flags])
 
 
 def expected_work(data_set: str, n: int) -> dict[str, int]:
@@ -84,10 +95,17 @@ def check_work(program: Path, data_set: str, n: int = FRAMES) -> None:
     assert not differ, f"{data_set}: {'; '.join(differ)}"
 
 
-def instructions(program: Path, data_set: str, disabled: str, folder: Path, n: int = FRAMES) -> float:
+def instructions(
+    program: Path,
+    data_set: str,
+    disabled: str,
+    folder: Path,
+    n: int = FRAMES,
+    function: str = "dedupcore_find_duplicates",
+) -> float:
     """Instructions a frame, by callgrind."""
     output = folder / "callgrind.out"
-    options = ["--tool=callgrind", "--toggle-collect=dedupcore_find_duplicates", f"--callgrind-out-file={output}"]
+    options = ["--tool=callgrind", f"--toggle-collect={function}", f"--callgrind-out-file={output}"]
     succeed(["valgrind", *options, str(program), data_set, str(n)], {"DEDUPCORE_DISABLE_CPU": disabled})
     total = re.search(r"^(?:totals|summary): (\d+)", output.read_text(), re.MULTILINE)
     assert total, "callgrind counted nothing"
@@ -97,9 +115,16 @@ def instructions(program: Path, data_set: str, disabled: str, folder: Path, n: i
 def check_instructions(program: Path, data_set: str, rung: str, folder: Path) -> None:
     """Raises AssertionError when grouping a frame takes more instructions than it may."""
     count = instructions(program, data_set, {"baseline": "all", "avx2": ""}[rung], folder)
-    ceiling = CEILINGS[rung][data_set]
-    assert count <= ceiling, f"{data_set} on {rung}: {count:.1f} instructions a frame; at most {ceiling} are right"
+    _check_ceiling(f"{data_set} on {rung}", count, CEILINGS[rung][data_set])
+
+
+def check_guests(program: Path, step: str, folder: Path) -> None:
+    """Raises AssertionError when a step of making a guest takes more instructions a page than it may."""
+    function, ceiling = GUESTS[step]
+    _check_ceiling(step, instructions(program, step, "", folder, function=function), ceiling)
+
+
+def _check_ceiling(what: str, count: float, ceiling: float) -> None:
+    assert count <= ceiling, f"{what}: {count:.1f} instructions a frame; at most {ceiling} are right"
     # Far below, either the ceiling is out of date and guards nothing, or nothing was counted.
-    assert count > ceiling / 2, (
-        f"{data_set} on {rung}: {count:.1f} instructions a frame; lower the ceiling of {ceiling}"
-    )
+    assert count > ceiling / 2, f"{what}: {count:.1f} instructions a frame; lower the ceiling of {ceiling}"

@@ -47,11 +47,18 @@ def test_instructions(frames: Path, data_set: str, rung: str, tmp_path: Path) ->
     guard.check_instructions(frames, data_set, rung, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize("step", guard.GUESTS)
+def test_instructions_of_a_guest(guests: Path, step: str, tmp_path: Path) -> None:
+    guard.check_guests(guests, step, tmp_path)
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
-def build_with(folder: Path, old: str, new: str) -> Path:
-    """The guard's program with a copy of the engine, compiled as the wheel's is, in which `old` became `new`."""
+def build_with(folder: Path, old: str, new: str, name: str = "frames") -> Path:
+    """A program of the guard with a copy of the engine, compiled as the wheel's is, in which `old` became `new`."""
     copy = folder / "core"
     shutil.copytree(CORE, copy, ignore=shutil.ignore_patterns("*.so", "*.a", "__pycache__"))
     files = [file for file in sorted(copy.glob("*.[ch]")) if old in file.read_text()]
@@ -66,7 +73,7 @@ def build_with(folder: Path, old: str, new: str) -> Path:
         succeed(["gcc", *flags, f"-I{copy}/include", f"-I{copy}", "-c", "-o", objects[-1], str(c)])
     library = folder / "libdedupcore.a"
     succeed(["ar", "rcs", str(library), *objects])
-    program = folder / "frames"
+    program = folder / name
     guard.build(program, library=library)
     return program
 
@@ -120,6 +127,43 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
     guard.check_work(program, data_set)  # the counters are as before: only the instructions tell
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
         guard.check_instructions(program, data_set, rung, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        pytest.param(
+            "while (order && random_at(stream,",
+            "while (order && random_at(random_at(stream, page),",
+            "place",
+            id="two random numbers a split",
+        ),
+        pytest.param(
+            "random_at(stream, i) >> 32 <",
+            "random_at(random_at(stream, i), i) >> 32 <",
+            "name",
+            id="two numbers a page",
+        ),
+        pytest.param(
+            "multiply_halves(counter, counter >> 32) + hiding",
+            "multiply_halves(counter, counter >> 32) + multiply_halves(hiding, hiding >> 32)",
+            "noise",
+            id="two products a word",
+        ),
+        pytest.param(
+            "(pair)_mm_mul_epu32((__m128i)a, (__m128i)b)",
+            "(a & UINT32_MAX) * (b & UINT32_MAX)",
+            "mixed",
+            id="a long product",
+        ),
+    ],
+)
+def test_a_slowdown_planted_in_a_guest_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
+    program = build_with(tmp_path, old, new, "guests")
+    with pytest.raises(AssertionError, match="instructions a frame; at most"):
+        guard.check_guests(program, step, tmp_path)
 
 
 @counted

@@ -62,3 +62,36 @@ def test_peak(kind: str, n: int, size: int, per_frame: int) -> None:
     print(f"{kind}: {taken / n:.1f} bytes a frame")
     assert taken <= per_frame * n + 16 * MIB
     assert taken >= 20 * n, "what is measured is not the peak"
+
+
+# argv: fragmentation, pages. Prints the bytes that placing all pages took at its peak beyond the places themselves.
+PLACE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+import dedupcore
+
+fragmentation, n = float(sys.argv[1]), int(sys.argv[2])
+places = np.full(n, 1, np.uint32)
+counts, fixed = np.array([n]), np.array([-1])
+dedupcore.place(1, 1, fragmentation, np.array([1]), b"\\0", fixed, places[:1])
+
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+dedupcore.place(1, n, fragmentation, counts, b"\\0", fixed, places)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+@pytest.mark.parametrize(("fragmentation", "per_page"), [(0.0, 0.1), (0.93, 2.5), (1.0, 4.0)])
+def test_peak_of_placement(fragmentation: float, per_page: float) -> None:
+    n = 1 << 22
+    done = run_python(PLACE, fragmentation, n)
+    assert done.returncode == 0, done.stderr
+    taken = int(done.stdout)
+    print(f"{taken / n:.2f} bytes a page")
+    assert taken <= per_page * n + MIB

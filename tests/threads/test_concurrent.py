@@ -123,6 +123,29 @@ def test_mapped_files_come_and_go_in_all_threads(tmp_path_factory: pytest.TempPa
     together(*[work] * 4)
 
 
+def test_guests_are_made_side_by_side() -> None:
+    """Each by its own key, and as it is when made alone."""
+    n = 20_000
+
+    def guest(key: int) -> bytes:
+        places, names, regions = np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint16)
+        numbers, frames = np.zeros(n, np.uint16), np.zeros(n * 64, np.uint8)
+        dedupcore.place(key, n, 0.9, np.array([n // 2, n // 2]), b"\x09\x00", np.array([-1, -1]), places)
+        common, values, chances = np.arange(n, dtype=np.uint64), np.zeros(1, np.uint64), np.array([1 << 30], np.uint32)
+        dedupcore.name_pages(places, common, numbers, numbers, values, chances, 1 << 60, key, names, regions)
+        dedupcore.materialize(names, frames, 64, dedupcore.MIXED)
+        return frames.tobytes()
+
+    alone = [guest(key) for key in range(4)]
+    assert len(set(alone)) == 4
+
+    def work() -> None:
+        for _ in range(5):
+            assert [guest(key) for key in range(4)] == alone
+
+    together(*[work] * 4)
+
+
 @pytest.mark.parametrize("started", [0, 1])
 def test_threads_that_cannot_be_started(started: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a limit on processes is reached: the call says so, or does without; nothing is left behind."""

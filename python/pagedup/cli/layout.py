@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pagedup.guests import GuestSpec, Layout
+    from pagedup.guests.images import Image
 
 _DESCRIPTION = """\
 Make guests up, from a preset or a specification of an operating system and its load, and tell what storing each content
@@ -29,13 +31,19 @@ once would save of them: the report that `pagedup scan` makes of real ones, by w
 A GUEST is
   PRESET      {presets}
   SPEC.toml   a specification of your own (docs/layouts.md)
+  IMAGES      Windows or Linux programs and libraries, a directory or a wheel of them: guests that have loaded these,
+              and what relocation changes (extra `images`)
 """
 
 _EPILOG = """\
 examples:
-  pagedup layout vdi-50                          fifty Windows 7 desktops on one host
-  pagedup layout windows-xp debian --guests 10   ten of each, which may all share with one another
-  pagedup layout debian --out guests --bytes     save layouts, and memory dumps with their bytes
+  pagedup layout vdi-50                       fifty Windows 7 desktops on one host
+  pagedup layout windows-xp debian-server --guests 10
+                                              ten of each, which may all share with one another
+  pagedup layout numpy-2.4.6-cp311-cp311-win32.whl
+                                              what relocation leaves of sharing real DLLs
+  pagedup layout debian-server --out guests --bytes
+                                              save layouts, and memory dumps with their bytes
 
 exit codes: 0 done, 1 something could not be made or written, 2 wrong usage, 130 interrupted
 """
@@ -50,8 +58,8 @@ class LayoutCommand:
         """Generate and examine; 0, since every failure is raised."""
         options = _parser().parse_intermixed_args(argv)
         _refuse_nonsense(options)
-        specs = [_spec(text) for text in options.guest]
-        answer(options, ["layout", *argv], lambda: _examine(options, specs))
+        chosen = _choose(options.guest)
+        answer(options, ["layout", *argv], lambda: _examine(options, chosen))
         return 0
 
 
@@ -60,7 +68,7 @@ def _parser() -> Parser:
 
     names = ", ".join(preset_names())
     parser = Parser("pagedup layout", _DESCRIPTION.format(presets=names), _EPILOG)
-    parser.add_argument("guest", metavar="GUEST", nargs="+", help="a preset, or a specification in a TOML file")
+    parser.add_argument("guest", metavar="GUEST", nargs="+", help="a preset, a specification in a TOML file, or images")
     parser.add_argument("--guests", metavar="N", type=int, help="so many of each (default: as each says, mostly 1)")
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="other guests of the same kind (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="save the layouts there, one file (.npz) a guest")
@@ -78,25 +86,55 @@ def _refuse_nonsense(options: Namespace) -> None:
         raise UsageError("--bytes needs --out DIR, the folder to write to")
 
 
-def _spec(text: str) -> GuestSpec:
-    from pagedup.guests import preset, read_spec
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What to generate: specifications, each with the text that asked for it, and the images that were named."""
 
-    return read_spec(text) if text.endswith(".toml") else preset(text)
+    specs: Sequence[GuestSpec]
+    texts: Sequence[str]
+    images: Sequence[Image]
 
 
-def _examine(options: Namespace, specs: Sequence[GuestSpec]) -> Examined:
+def _choose(texts: Sequence[str]) -> _Chosen:
+    from pagedup.guests import preset, preset_names, read_spec, specs_of_images
+
+    known = preset_names()
+    specs, sources, paths = [], [], []
+    for text in texts:
+        if text in known or not (text.endswith(".toml") or os.path.exists(text)):
+            specs.append(preset(text))
+        elif text.endswith(".toml"):
+            specs.append(read_spec(text))
+        else:
+            paths.append(text)
+            continue
+        sources.append(text)
+    images: Sequence[Image] = ()
+    if paths:
+        of_images, images = specs_of_images(paths)
+        specs += of_images
+        sources += [", ".join(paths)] * len(of_images)
+    return _Chosen(specs, sources, images)
+
+
+def _examine(options: Namespace, chosen: _Chosen) -> Examined:
     from pagedup.guests import generate
 
     if options.out is not None:
         os.makedirs(options.out, exist_ok=True)
     with progress_display() as progress:
-        layouts = generate(specs, options.guests, options.seed, progress=progress)
+        layouts = generate(chosen.specs, options.guests, options.seed, progress=progress)
         if options.out is not None:
             _save(layouts, options.out, options.bytes, progress)
-        counts = [spec.guests if options.guests is None else options.guests for spec in specs]
-        texts = [text for text, count in zip(options.guest, counts, strict=True) for _ in range(count)]
+        counts = [spec.guests if options.guests is None else options.guests for spec in chosen.specs]
+        texts = [text for text, count in zip(chosen.texts, counts, strict=True) for _ in range(count)]
         sources = [LayoutSource(layout.name, text, layout) for layout, text in zip(layouts, texts, strict=True)]
-        return examine(sources, Question(DEFAULT_PAGE_SIZES, digests=options.html is not None), PAGE, progress)
+        examined = examine(sources, Question(DEFAULT_PAGE_SIZES, digests=options.html is not None), PAGE, progress)
+        if not chosen.images:
+            return examined
+        from pagedup.guests.images import relocation_table
+
+        return replace(examined, result=replace(examined.result, relocation=relocation_table(chosen.images)))
 
 
 def _save(layouts: Sequence[Layout], folder: str, with_bytes: bool, progress: Progress | None) -> None:

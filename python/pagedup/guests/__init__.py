@@ -2,6 +2,7 @@
 
 from pagedup.guests.generate import generate
 from pagedup.guests.materialize import Texture, materialize
+from pagedup.guests.of_images import specs_of_images
 from pagedup.guests.presets import preset, preset_names
 from pagedup.guests.spec import (
     Content,
@@ -36,4 +37,5 @@ __all__ = [
     "preset",
     "preset_names",
     "read_spec",
+    "specs_of_images",
 ]

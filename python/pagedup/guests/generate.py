@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 import dedupcore
-from pagedup.guests.aslr import SYSTEMS
+from pagedup.guests.boot import Boot
+from pagedup.guests.moved import name_moved
 from pagedup.guests.numbering import Numbering
+from pagedup.guests.real_files import RealContent, RealFiles
 from pagedup.guests.spec import GuestSpec
-from pagedup.guests.template import CONSTANT, OWN, STRETCH, Template, TemplateBuilder
+from pagedup.guests.template import Template, TemplateBuilder
 from pagedup.memory.layouts import ABSENT, Layout, NameKind
-from pagedup.memory.layouts.names import BASE_BITS, GUEST_BITS, NUMBER_BITS, kind_bits
+from pagedup.memory.layouts.names import GUEST_BITS, NUMBER_BITS, kind_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-_KERNEL_STEP = 512  # pages: Linux places its kernel in steps of 2 MiB (x86 Kconfig, PHYSICAL_ALIGN)
-_KERNEL_AT = 4096  # page of 16 MiB, where it lies without ASLR (x86 Kconfig, PHYSICAL_START)
 
 
 def generate(
@@ -45,35 +45,53 @@ def generate(
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more")
     counts = [one.guests if count is None else count for one in specs]
-    if sum(counts) >> GUEST_BITS:
+    if sum(counts) + len(specs) >> GUEST_BITS:
         raise ValueError(f"{sum(counts):,} guests; fewer than {1 << GUEST_BITS:,} can be told apart")
     numbering = Numbering()
-    templates = [TemplateBuilder(one, numbering).build() for one in specs]
-    space = _space(specs, counts, seed)
+    files = RealFiles(specs)
+    templates = [TemplateBuilder(one, numbering, files).build() for one in specs]
+    space = _space(specs, counts, seed, files)
     # One child of the seed for each guest, and a first one for what all guests of a snapshot have in common.
     seeds = np.random.SeedSequence(seed).spawn(1 + sum(counts))
     keys = [int(child.generate_state(1, np.uint64)[0]) for child in seeds]
+    boots = _boots(specs, templates, counts, keys)
+    moved, origins = name_moved(files, boots)
+    content = RealContent(files, origins) if files.images else None
     names = _guest_names(specs, counts)
-    kinds = [template for template, number in zip(templates, counts, strict=True) for _ in range(number)]
-    jobs = [
-        (template, number, keys[0], keys[number], name, space)
-        for number, (template, name) in enumerate(zip(kinds, names, strict=True), 1)
-    ]
+
+    def make(number: int) -> Layout:
+        layout = _guest(boots[number], number + 1, keys[number + 1], moved[number], names[number], space)
+        return replace(layout, content=content)
+
     layouts = []
     with ThreadPoolExecutor(dedupcore.available_threads() if threads is None else threads) as pool:
-        for layout in pool.map(lambda job: _guest(*job), jobs):
+        for layout in pool.map(make, range(len(boots))):
             layouts.append(layout)
             if progress is not None:
-                progress("generating", len(layouts), len(jobs))
+                progress("generating", len(layouts), len(boots))
     return layouts
 
 
-def _space(specs: Sequence[GuestSpec], counts: Sequence[int], seed: int) -> str:
+def _boots(
+    specs: Sequence[GuestSpec], templates: Sequence[Template], counts: Sequence[int], keys: Sequence[int]
+) -> list[Boot]:
+    """The boot of each guest. Guests have the numbers 1, 2, ..., and the snapshots of specifications those behind."""
+    boots: list[Boot] = []
+    for index, (spec, template, count) in enumerate(zip(specs, templates, counts, strict=True)):
+        if spec.start == "snapshot":
+            boots += [Boot(template, sum(counts) + 1 + index, keys[0])] * count
+        else:
+            begin = len(boots) + 1
+            boots += [Boot(template, number, keys[number]) for number in range(begin, begin + count)]
+    return boots
+
+
+def _space(specs: Sequence[GuestSpec], counts: Sequence[int], seed: int, files: RealFiles) -> str:
     """A digest of all that names depend on."""
     from blake3 import blake3  # only here: importing pagedup shall not load it
 
-    text = msgspec.json.encode([specs, counts, str(seed)], order="deterministic")
-    return f"made-{blake3(text).hexdigest()[:32]}"
+    parts = [specs, counts, str(seed), files.digest() if files.images else ""]
+    return f"made-{blake3(msgspec.json.encode(parts, order='deterministic')).hexdigest()[:32]}"
 
 
 def _guest_names(specs: Sequence[GuestSpec], counts: Sequence[int]) -> list[str]:
@@ -87,127 +105,29 @@ def _guest_names(specs: Sequence[GuestSpec], counts: Sequence[int]) -> list[str]
     return names
 
 
-def _guest(template: Template, number: int, common_key: int, own_key: int, name: str, space: str) -> Layout:
-    """One guest. `number` counts all guests from 1; 0 stands for the snapshot that guests were resumed from."""
-    snapshot = template.spec.start == "snapshot"
-    boot_key = common_key if snapshot else own_key
-    streams = _Streams(boot_key)
-    values, chances = _values(template, 0 if snapshot else number, streams)
+def _guest(boot: Boot, number: int, key: int, moved: Sequence[NDArray[np.uint64]], name: str, space: str) -> Layout:
+    """One guest. What it wrote since its boot bears its own `number`, and which pages these are its own `key` tells."""
+    template = boot.template
     names = template.names
-    if template.cache.start < template.cache.stop:
+    if template.moved or template.cache.start < template.cache.stop:
         names = names.copy()
-        names[template.cache] = _cached(template, streams)
-    places = _places(template, streams)
+        names[template.cache] = boot.cached()
+        for pages, own in zip(template.moved, moved, strict=True):
+            names[pages.slots] = own
+    chances = [min(round(variable.chance * (1 << 32)), (1 << 32) - 1) for variable in template.table_of_variables]
     out_names = np.full(template.n_pages, ABSENT, np.uint64)
     out_regions = np.full(template.n_pages, len(template.region_table) - 1, np.uint16)
     dedupcore.name_pages(
-        places, names, template.variables, template.regions, values, chances,
-        kind_bits(NameKind.OWN) | number << NUMBER_BITS, own_key, out_names, out_regions,
-    )  # fmt: skip
+        boot.places(),
+        names,
+        template.variables,
+        template.regions,
+        boot.values(),
+        np.array(chances, np.uint32),
+        kind_bits(NameKind.OWN) | number << NUMBER_BITS,
+        key,
+        out_names,
+        out_regions,
+    )
     runs = np.array([[0, template.n_pages]], np.uint64)
     return Layout(name, out_names, out_regions, template.region_table, runs, space)
-
-
-class _Streams:
-    """Numbers drawn at random by purpose, so that what one purpose draws moves no other."""
-
-    def __init__(self, key: int) -> None:
-        self._key = key
-
-    def key(self, purpose: str) -> int:
-        """A key of a stream of its own, from the bytes of the purpose."""
-        key = self._key
-        out = np.empty(1, np.uint64)
-        for byte in purpose.encode():
-            dedupcore.random_numbers(key, out, first=byte)
-            key = int(out[0])
-        return key
-
-    def below(self, purpose: str, bound: int) -> int:
-        """A number below `bound`, which is at most 2^32."""
-        out = np.empty(1, np.uint64)
-        dedupcore.random_numbers(self.key(purpose), out)
-        return (int(out[0]) >> 32) * bound >> 32
-
-
-def _values(template: Template, number: int, streams: _Streams) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    """What completes the names, by variable; and the chances of being written, of 2^32."""
-    sources = {variable.source for variable in template.table_of_variables}
-    numbers = {source: _value(template, source, number, streams) for source in sources}
-    values = np.array([numbers[variable.source] for variable in template.table_of_variables], np.uint64)
-    chances = [min(round(variable.chance * (1 << 32)), (1 << 32) - 1) for variable in template.table_of_variables]
-    return values, np.array(chances, np.uint32)
-
-
-def _value(template: Template, source: str, number: int, streams: _Streams) -> int:
-    if source == CONSTANT:
-        return 0
-    if source == OWN:
-        return number << NUMBER_BITS
-    spec = template.spec
-    if source.startswith("process "):  # without ASLR: what processes of one set fill in is the same
-        return next(index for index, own in enumerate(spec.processes) if source == f"process {own.name}")
-    if not spec.aslr:
-        return 0
-    bases = SYSTEMS[spec.system].bases
-    role = source.partition(" ")[0]
-    value = streams.below(source, bases[role])  # type: ignore[index]
-    if spec.system == "linux" and role == "driver":  # modules hold addresses of the kernel, too
-        value = value * bases["kernel"] + streams.below("kernel", bases["kernel"])
-    assert value < 1 << BASE_BITS
-    return value
-
-
-def _cached(template: Template, streams: _Streams) -> NDArray[np.uint64]:
-    """The names of the file cache that a guest has by its own choice: whole stretches of the files."""
-    n_pages = template.cache.stop - template.cache.start
-    draws = np.empty(-(-template.files // STRETCH), np.uint64)
-    dedupcore.random_numbers(streams.key("file cache"), draws)
-    wanted = min(-(-n_pages // STRETCH) + 1, len(draws))  # one more, since the last stretch of the files may be short
-    chosen = np.sort(np.argpartition(draws, wanted - 1)[:wanted]).astype(np.uint64)
-    inside = np.arange(STRETCH, dtype=np.uint64)
-    pages: NDArray[np.uint64] = np.add.outer(chosen * np.uint64(STRETCH), inside).reshape(-1)
-    pages = pages[pages < np.uint64(template.files)][:n_pages]
-    names: NDArray[np.uint64] = np.uint64(template.first_file) + (pages << np.uint64(BASE_BITS))
-    return names
-
-
-def _places(template: Template, streams: _Streams) -> NDArray[np.uint32]:
-    """The guest-physical page of each page of the template."""
-    spec = template.spec
-    n = len(template.counts)
-    order = np.arange(n)
-    if not spec.placement.same_order:
-        draws = np.empty(n - template.first_user_segment, np.uint64)
-        dedupcore.random_numbers(streams.key("order"), draws)
-        order[template.first_user_segment :] = template.first_user_segment + np.argsort(draws, kind="stable")
-    counts = template.counts[order]
-    fixed = np.full(n, -1, np.int64)
-    if spec.system == "linux" and template.kernel_segment >= 0:
-        fixed[template.kernel_segment] = _kernel_place(template, streams)
-    placed = np.empty(int(counts.sum()), np.uint32)
-    dedupcore.place(
-        streams.key("place"),
-        template.n_pages,
-        spec.placement.fragmentation,
-        counts,
-        template.max_orders[order],
-        fixed,
-        placed,
-    )
-    starts = np.cumsum(template.counts) - template.counts
-    places = np.empty_like(placed)
-    at = 0
-    for segment, length in zip(order.tolist(), counts.tolist(), strict=True):
-        places[starts[segment] : starts[segment] + length] = placed[at : at + length]
-        at += length
-    return places
-
-
-def _kernel_place(template: Template, streams: _Streams) -> int:
-    """The first page of Linux's kernel: drawn apart from its virtual base (arch/x86/boot/compressed/kaslr.c)."""
-    length = int(template.counts[template.kernel_segment])
-    steps = (template.n_pages - length - _KERNEL_AT) // _KERNEL_STEP
-    if steps < 1:  # a guest too small for where kernels are put
-        return -1
-    return _KERNEL_AT + (streams.below("kernel place", steps) * _KERNEL_STEP if template.spec.aslr else 0)

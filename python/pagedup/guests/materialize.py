@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import dedupcore
-from pagedup.memory.layouts import ABSENT, PAGE
+from pagedup.memory.layouts import ABSENT, PAGE, NameKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +51,8 @@ def materialize(
 
     Equal names give equal bytes and different names different ones, by construction; name 0 gives zero bytes. Absent
     pages have no bytes: in new memory they stay untouched, and in `out` as they are. Deterministic on any machine. The
-    GIL is released. ValueError for an `out` of another shape or type, or a texture that there is none of.
+    GIL is released. Pages of real files have the bytes of these. ValueError for an `out` of another shape or type, a
+    texture that there is none of, and a layout that was saved and has pages of real files.
     """
     number = _NUMBERS[Texture(texture)]
     shape = (layout.n_pages, PAGE)
@@ -59,8 +60,13 @@ def materialize(
         out = _room(layout.n_pages)
     if out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous or not out.flags.writeable:
         raise ValueError(f"out is {out.dtype} {out.shape}; it must be writeable, contiguous uint8 {shape}")
+    real = np.isin(layout.names >> np.uint64(60), (NameKind.REAL, NameKind.MOVED))
+    if real.any() and layout.content is None:
+        raise ValueError(f"{layout.name}: holds pages of real files, whose bytes only the generated layout knows")
     for begin in range(0, layout.n_pages, _AT_ONCE):
         _fill(layout.names[begin : begin + _AT_ONCE], out[begin : begin + _AT_ONCE], number)
+    if layout.content is not None:
+        layout.content.fill(layout.names, out)
     return out
 
 

@@ -16,8 +16,9 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
-from pagedup.guests.loaded import LoadedImage, as_shares, make_up
+from pagedup.guests.loaded import AddressSpace, LoadedImage, RealPlace, as_shares, make_up, read_real
 from pagedup.guests.numbering import Numbering
+from pagedup.guests.real_files import RealFiles, chosen
 from pagedup.guests.spec import Content, GuestSpec, ImageSet, ProcessSet, SpecError, pages_of
 from pagedup.memory.layouts import LayoutRegion, NameKind, RegionKind
 from pagedup.memory.layouts.layout import MOST_REGIONS
@@ -49,6 +50,19 @@ class Variable:
 CONSTANT, OWN = "", "own"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MovedPages:
+    """Pages of a real image with relocations: where in the template they stand, and which pages of the image they are.
+
+    `source` is that of the variable that tells the image's base.
+    """
+
+    slots: NDArray[np.int64]
+    pages: NDArray[np.int64]
+    place: RealPlace
+    source: str
+
+
 @dataclass(slots=True)
 class Template:
     """All pages that a guest of a kind allocates, segment by segment; arrays have an item a page, or a segment.
@@ -56,8 +70,8 @@ class Template:
     names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
     counts, max_orders: of each segment its pages, and the largest block that it asks for (2^order pages).
     kernel_segment: the one of the kernel's text, or -1; those before first_user_segment are always allocated in this
-    order. cache: the pages of the file cache that each guest chose by itself; `files` is how many pages it chooses
-    from, and `first_file` the name of the first of them.
+    order. cache: the pages of the file cache that each guest chose by itself; `files` are the names of the pages that
+    it chooses from. moved: pages whose names each guest has to be told.
     """
 
     spec: GuestSpec
@@ -72,8 +86,8 @@ class Template:
     table_of_variables: list[Variable]
     region_table: list[LayoutRegion]
     cache: slice
-    files: int
-    first_file: int
+    files: NDArray[np.uint64]
+    moved: list[MovedPages]
 
 
 @dataclass(slots=True)
@@ -87,8 +101,11 @@ class _Parts:
 class TemplateBuilder:
     """Lays the parts of a specification one behind the other."""
 
-    def __init__(self, spec: GuestSpec, numbering: Numbering) -> None:
+    def __init__(self, spec: GuestSpec, numbering: Numbering, real: RealFiles) -> None:
         self._spec = spec
+        self._real = real
+        self._addresses = AddressSpace()
+        self._moved: list[MovedPages] = []
         self._numbering = numbering
         self._loading = SYSTEMS[spec.system]
         self._parts = _Parts()
@@ -121,15 +138,15 @@ class TemplateBuilder:
         used = self._n_pages
         if used > memory:
             raise SpecError(f"memory: {memory:,} pages, and images, kernel and processes take {used:,}")
-        cache, files, first_file = self._add_cache(memory - used)
+        cache, files = self._add_cache(memory - used)
         if self._n_pages > memory:
             raise SpecError(
                 f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left"
             )
         self._add_free(memory - self._n_pages)
-        return self._finish(memory, first_user, cache, files, first_file)
+        return self._finish(memory, first_user, cache, files)
 
-    def _finish(self, memory: int, first_user: int, cache: slice, files: int, first_file: int) -> Template:
+    def _finish(self, memory: int, first_user: int, cache: slice, files: NDArray[np.uint64]) -> Template:
         parts = self._parts
         empty = np.empty(0, np.uint64)
         # Room for what is absent, at the end of the table.
@@ -155,7 +172,7 @@ class TemplateBuilder:
             table,
             cache,
             files,
-            first_file,
+            self._moved,
         )
 
     # --- segments -------------------------------------------------------------------------------------------------
@@ -218,6 +235,11 @@ class TemplateBuilder:
             self._add_shared(image, f"executable {name}", _USER_KINDS)
 
     def _loaded(self, images: ImageSet) -> list[LoadedImage]:
+        if images.path:
+            return [
+                read_real(images, index, self._numbering, self._spec, self._real, self._addresses)
+                for index in chosen(images, self._spec, self._real)
+            ]
         return [make_up(images, index, self._numbering, self._spec) for index in range(images.count)]
 
     def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind], order: int = 0) -> None:
@@ -225,8 +247,18 @@ class TemplateBuilder:
         constant, base = self._variable(CONSTANT), self._variable(source)
         for number, kind in enumerate(kinds):
             own = (image.kinds == number) & ~image.filled & ~image.written
-            variables = np.where(image.moves[own], base, constant).astype(np.uint16)
-            self._add(LayoutRegion(kind, image.name), image.names[own], variables, order)
+            begin = self._n_pages
+            variables = base if image.real is None else constant
+            self._add(
+                LayoutRegion(kind, image.name),
+                image.names[own],
+                np.where(image.moves[own], variables, constant).astype(np.uint16),
+                order,
+            )
+            if image.real is not None and image.moves[own].any():
+                slots = begin + np.flatnonzero(image.moves[own])
+                pages = image.pages[own & image.moves].astype(np.int64)
+                self._moved.append(MovedPages(slots, pages, image.real, source))
 
     # --- processes ------------------------------------------------------------------------------------------------
 
@@ -287,23 +319,28 @@ class TemplateBuilder:
 
     # --- the rest of memory ---------------------------------------------------------------------------------------
 
-    def _add_cache(self, room: int) -> tuple[slice, int, int]:
+    def _add_cache(self, room: int) -> tuple[slice, NDArray[np.uint64]]:
         cache = self._spec.file_cache
         n_pages = pages_of(cache.size, "file_cache.size")
         grown = round(pages_of(cache.growth, "file_cache.growth") * self._spec.hours)
         n_pages += max(0, min(grown, room - n_pages))
-        files = pages_of(cache.files, "file_cache.files")
+        if cache.path:
+            own = [self._real.names(image) for image in self._real.of(cache.path)]
+            names = np.concatenate([np.empty(0, np.uint64), *own])
+        else:
+            files = pages_of(cache.files, "file_cache.files")
+            number = self._numbering.image((self._spec.system, "files"), files)
+            names = file_pages(number, files)
         hot = round(cache.hot * n_pages)
-        if n_pages > files:
-            raise SpecError(f"file_cache.files: {files:,} pages, which is less than the cache holds, {n_pages:,}")
-        number = self._numbering.image((self._spec.system, "files"), files)
+        if n_pages > len(names):
+            raise SpecError(f"file_cache.files: {len(names):,} pages, which is less than the cache holds, {n_pages:,}")
         region = LayoutRegion(RegionKind.FILE_CACHE)
         chance = 1 - (1 - cache.written) * (1 - self._churned)
         variable = self._variable(CONSTANT, chance)
-        self._add(region, file_pages(number, np.arange(hot, dtype=np.uint64)), variable)
+        self._add(region, names[:hot], variable)
         begin = self._n_pages
         self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
-        return slice(begin, self._n_pages), files - hot, file_name(number, hot)
+        return slice(begin, self._n_pages), names[hot:]
 
     def _add_free(self, room: int) -> None:
         free = self._spec.free
@@ -317,7 +354,7 @@ class TemplateBuilder:
         self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
 
 
-def file_pages(number: int, pages: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The names of pages of a body of files, which may reach over several image numbers."""
-    bits = np.uint64(BASE_BITS)
-    return (np.uint64(file_name(number, 0)) + (pages << bits)).astype(np.uint64)
+def file_pages(number: int, n_pages: int) -> NDArray[np.uint64]:
+    """The names of the pages of a body of files, which may reach over several image numbers."""
+    pages = np.arange(n_pages, dtype=np.uint64)
+    return (np.uint64(file_name(number, 0)) + (pages << np.uint64(BASE_BITS))).astype(np.uint64)

@@ -53,6 +53,8 @@ def _optional(result: ScanResult) -> dict[str, Any]:
         found["lifetime"]["unchanged"] = [
             {"seconds": seconds, "pages": pages} for seconds, pages in result.lifetime.unchanged
         ]
+    if result.relocation:
+        found["relocation"] = [asdict(row) for row in result.relocation]
     if result.regions:
         found["regions"] = [{"page_size": result.page_size, **asdict(region)} for region in result.regions]
     return found

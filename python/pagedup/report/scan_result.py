@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pagedup.memory import Apart
 from pagedup.sharing import (
@@ -19,6 +20,9 @@ from pagedup.sharing import (
     Summary,
     Volatility,
 )
+
+if TYPE_CHECKING:
+    from pagedup.guests.images import Row as RelocationRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class ScanResult:
     lifetime: Lifetime | None = None
     regions: Sequence[RegionSummary] = ()
     explanation: Explanation | None = None
+    relocation: Sequence[RelocationRow] = ()
 
     @property
     def page_size(self) -> int:

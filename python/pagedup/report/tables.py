@@ -49,6 +49,7 @@ def scan_tables(result: ScanResult) -> list[Table]:
         _volatile(result),
         _lifetime(result),
         _regions(result),
+        _relocation(result),
         *_files(result),
     ]
     return [table for table in tables if table.rows]
@@ -276,6 +277,21 @@ def _regions(result: ScanResult) -> Table:
     ]
     headers = ("region", "in guests", "memory", "zero", "unique", "saved within", "saved across")
     return Table(f"By region, in {page_size_label(size)} pages", headers, rows)
+
+
+def _relocation(result: ScanResult) -> Table:
+    rows = [
+        (
+            f"{row.kind} {row.machine} {row.section}",
+            f"{row.pages:,}",
+            f"{row.fixup_pages:,}",
+            percent(row.fixup_pages, row.pages),
+            f"{row.import_pages:,}",
+        )
+        for row in result.relocation
+    ]
+    headers = ("images and section", "pages", "depend on the base", "of them", "hold imports")
+    return Table("What relocation changes, in 4K pages", headers, rows)
 
 
 def _files(result: ScanResult) -> list[Table]:

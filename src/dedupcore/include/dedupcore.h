@@ -180,19 +180,19 @@ void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, s
 uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
                            uint8_t *changed);
 
-/* --- simulated guests ---------------------------------------------------------------------------------------------- */
+/* --- simulated guests -------------------------------------------------------------------------------------------- */
 
 /*
- * A guest's memory as content names: an array of numbers, one a page, in which equal numbers are equal contents and 0 is the
- * zero page. A template lists the pages that a guest allocates, region after region; dedupcore_place chooses where in the
- * guest's memory each lies, dedupcore_name_pages writes their names there, dedupcore_materialize turns names into bytes.
- * Results depend on the arguments alone: same key, same result, on every machine.
- * Threads: all four may run side by side, as long as what they write does not overlap.
+ * A guest's memory as content names: an array of numbers, one a page, in which equal numbers are equal contents and 0
+ * is the zero page. A template lists the pages that a guest allocates, region after region; dedupcore_place chooses
+ * where in the guest's memory each lies, dedupcore_name_pages writes their names there, dedupcore_materialize turns
+ * names into bytes. Results depend on the arguments alone: same key, same result, on every machine.
+ * Threads: all four calls may run side by side, as long as what they write does not overlap.
  */
 
 /*
- * Number i of the stream of random numbers `key`. Both may be any number; streams are unrelated, however close their keys,
- * and no number comes twice in one.
+ * Number i of the stream of random numbers `key`. Both may be any number; streams are unrelated, however close their
+ * keys, and no number comes twice in one.
  */
 uint64_t dedupcore_random(uint64_t key, uint64_t i);
 
@@ -203,21 +203,22 @@ uint64_t dedupcore_random(uint64_t key, uint64_t i);
  * Places regions of pages in a memory of n_pages, as a buddy allocator would whose free memory is fragmented so much:
  * places[j] becomes the page where page j of the regions lies, one region after the other; none is given twice.
  *
- * Regions with a fixed place (fixed[r] is its first page; -1: it has none) take their pages first. What lies between them
- * is cut into the largest aligned blocks that fit, of 2^10 pages at most, and each is split into its halves with probability
- * fragmentation / 2^32, and these again, down to pages. The free blocks of one size are handed out in random order, where
- * fragmentation is 0 in ascending order. Then comes region by region: at page `at` with `left` pages to go it asks for
- * 2^order pages, order being the least of max_orders[r], the trailing zero bits of `at`, and log2(left), so that large blocks
- * hold aligned parts of the region, as large folios do. It gets the next block of that order; where there is none, the lower
- * half of the next larger one, split as often as it takes; where there is none either, the next of the largest blocks there are.
+ * Regions with a fixed place (fixed[r] is its first page; -1: it has none) take their pages first. What lies between
+ * them is cut into the largest aligned blocks that fit, of 2^10 pages at most, and each is split into its halves with
+ * probability fragmentation / 2^32, and these again, down to pages. The free blocks of one size are handed out in
+ * random order, where fragmentation is 0 in ascending order. Then comes region by region: at page `at` with `left`
+ * pages to go it asks for 2^order pages, order being the least of max_orders[r], the trailing zero bits of `at`, and
+ * log2(left), so that large blocks hold aligned parts of the region, as large folios do. It gets the next block of that
+ * order; where there is none, the lower half of the next larger one, split as often as it takes; where there is none
+ * either, the next of the largest blocks there are.
  *
  * counts, max_orders, fixed: one entry a region. places: one entry a page, the sum of counts.
  * Scratch memory: 4 bytes a free block, of which there are no more than pages, and 16 bytes a region.
  * Errors: DEDUPCORE_EINVAL (n_pages beyond DEDUPCORE_MAX_FRAMES; fragmentation beyond DEDUPCORE_ALWAYS; more pages than
  * n_pages; an order beyond DEDUPCORE_MAX_ORDER; fixed regions that overlap or lie outside), DEDUPCORE_ENOMEM.
  */
-int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts, const uint8_t *max_orders,
-                    const int64_t *fixed, size_t n_regions, uint32_t *places);
+int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
+                    const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places);
 
 /* What all guests of a kind have in common; an entry a page in each array. */
 typedef struct {
@@ -231,17 +232,17 @@ typedef struct {
 typedef struct {
     size_t n_variables;
     const uint64_t *values;  /* OR-ed to the names of the variable's pages */
-    const uint32_t *chances; /* probability, in units of 2^-32, that such a page diverged: holds what no other guest has */
+    const uint32_t *chances; /* probability in units of 2^-32 that such a page diverged, to what no other guest has */
     uint64_t own;            /* OR-ed to a page's number in the template, this is the name of a page that diverged */
     uint64_t key;            /* page i diverged if dedupcore_random(key, i) >> 32 is below its chance */
 } dedupcore_variation;
 
 /*
  * Writes each page of the template to its place: its name as the guest has it to names[places[i]], its region to
- * regions[places[i]]; the other of the n_pages entries of both stay as they are. That no two contents get one name is up to
- * the bits that the caller gives to names, values and own.
- * Errors: DEDUPCORE_EINVAL when a page has a place beyond n_pages or a variable that there is none of; *wrong is then the
- * first such page, those before it are written, and those from it on are not.
+ * regions[places[i]]; the other of the n_pages entries of both stay as they are. That no two contents get one name is
+ * up to the bits that the caller gives to names, values and own.
+ * Errors: DEDUPCORE_EINVAL when a page has a place beyond n_pages or a variable that there is none of; *wrong is then
+ * the first such page, those before it are written, and those from it on are not.
  */
 int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
                          uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong);
@@ -251,14 +252,15 @@ int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variat
 /* Textures: what the bytes of a frame look like, apart from the name that stands in them. */
 #define DEDUPCORE_SPARSE 0u   /* zero but for one word */
 #define DEDUPCORE_NOISE 1u    /* random bytes */
-#define DEDUPCORE_ONE_BYTE 2u /* names that agree in all but their lowest 8 bits differ in one byte; the rest is noise */
+#define DEDUPCORE_ONE_BYTE 2u /* names that agree in all but their lowest 8 bits differ in one byte of noise */
 #define DEDUPCORE_PREFIX 3u   /* all frames agree in all but their last 8 bytes */
-#define DEDUPCORE_MIXED 4u    /* 12 of 16 runs of 256 names are noise, 2 sparse, 1 differs in one byte, 1 in the last 8 bytes */
+#define DEDUPCORE_MIXED 4u    /* of 16 runs of 256 names 12 are NOISE, 2 SPARSE, 1 ONE_BYTE, 1 PREFIX */
 
 /*
- * Writes the bytes that stand for n names, of any alignment, frame after frame: zero bytes for name 0, and different bytes
- * for different names, by construction. Names and bytes must not overlap.
- * Errors: DEDUPCORE_EINVAL (frame_size: a power of two from DEDUPCORE_MIN_TEXTURED_SIZE to DEDUPCORE_MAX_FRAME_SIZE; texture).
+ * Writes the bytes that stand for n names, of any alignment, frame after frame: zero bytes for name 0, and different
+ * bytes for different names, by construction. Names and bytes must not overlap.
+ * Errors: DEDUPCORE_EINVAL (frame_size: a power of two from DEDUPCORE_MIN_TEXTURED_SIZE to DEDUPCORE_MAX_FRAME_SIZE;
+ * texture).
  */
 int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out);
 

@@ -43,8 +43,8 @@ typedef struct {
     void (*map_destroy)(dedupcore_map *map);
     uint64_t (*refresh)(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size, uint8_t *changed);
     uint64_t (*random)(uint64_t key, uint64_t i);
-    int (*place)(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts, const uint8_t *max_orders,
-                 const int64_t *fixed, size_t n_regions, uint32_t *places);
+    int (*place)(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
+                 const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places);
     int (*name_pages)(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
                       uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong);
     int (*materialize)(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out);

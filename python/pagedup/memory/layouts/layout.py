@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -50,6 +50,13 @@ class LayoutRegion:
         return f"{self.kind}: {self.of}" if self.of else str(self.kind)
 
 
+class PageContent(Protocol):
+    """Knows the bytes of names that stand for pages of real files."""
+
+    def fill(self, names: NDArray[np.uint64], out: NDArray[np.uint8]) -> None:
+        """Write the bytes of these names into their pages of `out`, (n, 4096) uint8; others stay as they are."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """What one guest's memory holds, page by page of 4096 bytes.
@@ -63,6 +70,7 @@ class Layout:
         runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run,
             ascending. A generated guest has one run, from page 0 on.
         space: names of two layouts mean the same if these are equal; otherwise they must not be compared.
+        content: where the bytes of pages of real files come from, or None; it is not saved.
     """
 
     name: str
@@ -71,6 +79,7 @@ class Layout:
     region_table: Sequence[LayoutRegion]
     runs: NDArray[np.uint64]
     space: str
+    content: PageContent | None = None
 
     def __post_init__(self) -> None:
         """ValueError, which names the field, where they do not fit together."""

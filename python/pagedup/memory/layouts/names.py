@@ -11,7 +11,7 @@ The four highest bits say what kind of name it is; what follows is injective by 
     COMMON    5     number (60): anonymous memory that comes out the same in every guest, and perhaps in many processes
     READ      6     class (60): content read from real memory; the class's number among all that was read together
     REAL      7     content (60): a page of a real file, by its bytes
-    MOVED     8     content (32), base (28): a page of a real file that holds base relocations
+    MOVED     8     content (60): a page of a real file that holds base relocations, by its bytes at one base
     ABSENT    15    all bits set, alone: a page that was never given memory; it has no content
 
 A base is not an address but its number among those that the system may choose.
@@ -29,7 +29,6 @@ ABSENT = (1 << 64) - 1
 
 IMAGE_BITS, PAGE_BITS, BASE_BITS = 14, 18, 28
 GUEST_BITS, NUMBER_BITS = 20, 40
-CONTENT_BITS = 32
 
 
 class NameKind(IntEnum):

@@ -1,0 +1,120 @@
+"""What one boot of a guest draws at random: bases, the files in its cache, and where its pages come to lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import dedupcore
+from pagedup.guests.aslr import SYSTEMS
+from pagedup.guests.template import CONSTANT, OWN, STRETCH, Template
+from pagedup.memory.layouts.names import BASE_BITS, NUMBER_BITS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_KERNEL_STEP = 512  # pages: Linux places its kernel in steps of 2 MiB (x86 Kconfig, PHYSICAL_ALIGN)
+_KERNEL_AT = 4096  # page of 16 MiB, where it lies without ASLR (x86 Kconfig, PHYSICAL_START)
+
+
+class Boot:
+    """One boot. Guests that were resumed from one snapshot have the same.
+
+    Every purpose has a stream of random numbers of its own, so that what one draws moves no other. `number` is the
+    guest's, or the snapshot's: content of its own bears it.
+    """
+
+    def __init__(self, template: Template, number: int, key: int) -> None:
+        self.template = template
+        self.number = number
+        self._key = key
+
+    def base(self, source: str) -> int:
+        """The number of the base of the images that a variable stands for."""
+        spec = self.template.spec
+        if not spec.aslr:
+            return 0
+        bases = SYSTEMS[spec.system].bases
+        role = source.partition(" ")[0]
+        value = self._below(source, bases[role])  # type: ignore[index]
+        if spec.system == "linux" and role == "driver":  # modules hold addresses of the kernel, too
+            value = value * bases["kernel"] + self._below("kernel", bases["kernel"])
+        assert value < 1 << BASE_BITS
+        return value
+
+    def values(self) -> NDArray[np.uint64]:
+        """Uint64 ndarray: what completes the names, for each variable."""
+        sources = [variable.source for variable in self.template.table_of_variables]
+        values = {source: self._value(source) for source in set(sources)}
+        return np.array([values[source] for source in sources], np.uint64)
+
+    def _value(self, source: str) -> int:
+        if source == CONSTANT:
+            return 0
+        if source == OWN:
+            return self.number << NUMBER_BITS
+        if source.startswith("process "):  # without ASLR: what processes of one set fill in is the same
+            processes = self.template.spec.processes
+            return next(index for index, own in enumerate(processes) if source == f"process {own.name}")
+        return self.base(source)
+
+    def cached(self) -> NDArray[np.uint64]:
+        """The names of the file cache that a guest has by its own choice: whole stretches of the files."""
+        files = self.template.files
+        n_pages = self.template.cache.stop - self.template.cache.start
+        draws = np.empty(-(-len(files) // STRETCH), np.uint64)
+        dedupcore.random_numbers(self._stream("file cache"), draws)
+        wanted = min(-(-n_pages // STRETCH) + 1, len(draws))  # one more, since the last stretch of files may be short
+        chosen = np.sort(np.argpartition(draws, wanted - 1)[:wanted]) if wanted else np.empty(0, np.int64)
+        pages = np.add.outer(chosen * STRETCH, np.arange(STRETCH)).reshape(-1)
+        return files[pages[pages < len(files)][:n_pages]]
+
+    def places(self) -> NDArray[np.uint32]:
+        """The guest-physical page of each page of the template."""
+        template, spec = self.template, self.template.spec
+        n = len(template.counts)
+        order = np.arange(n)
+        if not spec.placement.same_order:
+            draws = np.empty(n - template.first_user_segment, np.uint64)
+            dedupcore.random_numbers(self._stream("order"), draws)
+            order[template.first_user_segment :] = template.first_user_segment + np.argsort(draws, kind="stable")
+        counts = template.counts[order]
+        fixed = np.full(n, -1, np.int64)
+        if spec.system == "linux" and template.kernel_segment >= 0:
+            fixed[template.kernel_segment] = self._kernel_place()
+        placed = np.empty(int(counts.sum()), np.uint32)
+        orders = template.max_orders[order]
+        key = self._stream("place")
+        dedupcore.place(key, template.n_pages, spec.placement.fragmentation, counts, orders, fixed, placed)
+        starts = np.cumsum(template.counts) - template.counts
+        places = np.empty_like(placed)
+        at = 0
+        for segment, length in zip(order.tolist(), counts.tolist(), strict=True):
+            places[starts[segment] : starts[segment] + length] = placed[at : at + length]
+            at += length
+        return places
+
+    def _kernel_place(self) -> int:
+        """The first page of Linux's kernel: drawn apart from its virtual base (arch/x86/boot/compressed/kaslr.c)."""
+        template = self.template
+        length = int(template.counts[template.kernel_segment])
+        steps = (template.n_pages - length - _KERNEL_AT) // _KERNEL_STEP
+        if steps < 1:  # a guest too small for where kernels are put
+            return -1
+        return _KERNEL_AT + (self._below("kernel place", steps) * _KERNEL_STEP if template.spec.aslr else 0)
+
+    def _stream(self, purpose: str) -> int:
+        """The key of a purpose's stream, from the bytes of its name."""
+        key = self._key
+        out = np.empty(1, np.uint64)
+        for byte in purpose.encode():
+            dedupcore.random_numbers(key, out, first=byte)
+            key = int(out[0])
+        return key
+
+    def _below(self, purpose: str, bound: int) -> int:
+        """A number below `bound`, which is at most 2^32."""
+        out = np.empty(1, np.uint64)
+        dedupcore.random_numbers(self._stream(purpose), out)
+        return (int(out[0]) >> 32) * bound >> 32
