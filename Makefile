@@ -25,7 +25,7 @@ help:
 	@echo "make bench     compare with peers and with the physical limit; fails below a floor"
 	@echo "make sanitize  the unit and property tests under AddressSanitizer and UBSan"
 	@echo "make coverage  which lines of the C core these tests reach"
-	@echo "make fuzz      feed broken dumps to their readers, for FUZZ_SECONDS=60"
+	@echo "make fuzz      feed broken dumps and binaries to their readers, for FUZZ_SECONDS=60 each"
 	@echo "make lint      ruff, mypy --strict, and the C core without a warning"
 	@echo "make clean     remove all that these made"
 	@echo "PYTHON=python3.13 chooses the interpreter, CC=clang the compiler."
@@ -103,13 +103,17 @@ ATHERIS := 3.0.0
 	@rm -rf .venv-fuzz
 	@$(PYTHON) -m venv .venv-fuzz
 	@.venv-fuzz/bin/python -P -m pip --disable-pip-version-check install --quiet --constraint requirements-dev.txt \
-		atheris==$(ATHERIS) $(DIST)/pagedup-*.whl
+		atheris==$(ATHERIS) lief $(DIST)/pagedup-*.whl
 	@touch $@
 
+FUZZ_ARGS = -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1
+
 fuzz: .venv-fuzz/.made-$(ABI)
-	@mkdir -p build/fuzz
-	.venv-fuzz/bin/python -m tests.fuzz.fuzz_dumps -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=2048 \
-		-print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz tests/fuzz/corpus
+	@mkdir -p build/fuzz build/fuzz-images
+	.venv-fuzz/bin/python -m tests.fuzz.fuzz_dumps $(FUZZ_ARGS) -max_len=4096 \
+		-artifact_prefix=build/fuzz/ build/fuzz tests/fuzz/corpus
+	.venv-fuzz/bin/python -m tests.fuzz.fuzz_images $(FUZZ_ARGS) -max_len=8192 \
+		-artifact_prefix=build/fuzz-images/ build/fuzz-images tests/fuzz/image_corpus
 
 clean:
 	rm -rf .venv .venv-* build dist python/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

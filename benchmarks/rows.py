@@ -19,6 +19,7 @@ import numpy as np
 import dedupcore
 from benchmarks import data, native, peers, realram
 from benchmarks.data import Bytes
+from benchmarks.layouts import layouts
 from benchmarks.live import live
 from benchmarks.measure import Outcome, rounds_of, silently
 from benchmarks.memory import allocate, available_bytes, huge_pages
@@ -324,6 +325,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "scale": scale,
     "adversarial": adversarial,
     "names": names,
+    "layouts": layouts,
     "materialize": materialize,
     "memory": memory,
 }

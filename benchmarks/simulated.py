@@ -88,21 +88,24 @@ def _unlike(seed: int) -> Values:
 def _diverse(seed: int) -> Values:
     names = (*_UNLIKE, "windows-server")
     found = summarize(_found([replace(preset(name), hours=24) for name in names], 1, seed))
-    return {"diverse": _percent(_saved(found), found.frames)}
+    return {
+        "diverse": _percent(_saved(found), found.frames),
+        "diverse-nonzero": _percent(found.saved_nonzero, found.frames),
+    }
 
 
 def _desktops(seed: int) -> Values:
-    fleets = {
-        "xp": preset("windows-xp"),
-        "seven": preset("windows-7-x86"),
-        "near-identical": replace(preset("windows-7-x86"), hours=0),
-    }
-    found = {key: summarize(_found(spec, 10, seed)) for key, spec in fleets.items()}
-    return {key: _percent(_saved(summary), summary.frames) for key, summary in found.items()}
+    xp, just_started = (
+        summarize(_found(spec, 10, seed)) for spec in (preset("windows-xp"), replace(preset("windows-7-x86"), hours=0))
+    )
+    seven = _found(preset("windows-7-x86"), 10, seed)
+    values = {"xp": xp, "near-identical": just_started, "seven": summarize(seven)}
+    values["seven-large"] = summarize(seven.coarsen(512))
+    return {key: _percent(_saved(summary), summary.frames) for key, summary in values.items()}
 
 
 def _large(seed: int) -> Values:
-    found = summarize(_found(preset("windows-server"), 3, seed).coarsen(512))
+    found = summarize(_found(preset("windows-server"), 2, seed).coarsen(512))
     return {"large": _percent(found.saved_zero, _saved(found))}
 
 
@@ -183,8 +186,8 @@ _TOLD: dict[Callable[[int], Values], tuple[str, ...]] = {
     _identical_linux: ("linux-one", "linux-one-zero", "linux-ten"),
     _mix: ("mix-zero", "mix-sharable", "mix-unique", "mix-saved"),
     _unlike: ("unlike-nonzero", "unlike-within"),
-    _diverse: ("diverse",),
-    _desktops: ("xp", "seven", "near-identical"),
+    _diverse: ("diverse", "diverse-nonzero"),
+    _desktops: ("xp", "seven", "seven-large", "near-identical"),
     _large: ("large",),
     _aslr: ("aslr-x86", "aslr-x64", "aslr-ratio"),
     _eight: ("eight-zero", "eight-4k", "eight-16k", "eight-64k", "eight-2m", "eight-within"),

@@ -66,7 +66,8 @@ cdef extern from "dedupcore_api.h":
         size_t n_pages
         const uint64_t *names
         const uint16_t *variables
-        const uint16_t *regions
+        const uint8_t *regions
+        uint64_t first
 
     ctypedef struct dedupcore_variation:
         size_t n_variables
@@ -102,7 +103,7 @@ cdef extern from "dedupcore_api.h":
         int (*place)(uint64_t, uint64_t, uint64_t, const uint64_t *, const uint8_t *, const int64_t *, size_t,
                      uint32_t *) noexcept nogil
         int (*name_pages)(const dedupcore_template *, const dedupcore_variation *, const uint32_t *, uint64_t *,
-                          uint16_t *, size_t, size_t *) noexcept nogil
+                          uint8_t *, size_t, size_t *) noexcept nogil
         int (*materialize)(const uint64_t *, size_t, size_t, unsigned, void *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
@@ -213,7 +214,7 @@ cdef inline int place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, co
 
 
 cdef inline int name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
-                           const uint32_t *places, uint64_t *names, uint16_t *regions, size_t n_pages,
+                           const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages,
                            size_t *wrong) noexcept nogil:
     return dedupcore_table.name_pages(pages, variation, places, names, regions, n_pages, wrong)
 

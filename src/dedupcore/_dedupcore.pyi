@@ -74,6 +74,7 @@ def name_pages(
     key: int,
     out_names: BufferLike,
     out_regions: BufferLike,
+    first: int = 0,
 ) -> None: ...
 def materialize(names: BufferLike, out: BufferLike, frame_size: int, texture: int) -> None: ...
 

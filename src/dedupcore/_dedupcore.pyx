@@ -50,7 +50,7 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
                         const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
     int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
-                             const uint32_t *places, uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong)
+                             const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong)
     int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out)
 
 
@@ -538,12 +538,13 @@ def _explain_place(n_pages, counts, max_orders, fixed):
 
 
 def name_pages(const uint32_t[::1] places, const uint64_t[::1] names, const uint16_t[::1] variables,
-               const uint16_t[::1] regions, const uint64_t[::1] values, const uint32_t[::1] chances, uint64_t own,
-               uint64_t key, uint64_t[::1] out_names, uint16_t[::1] out_regions):
+               const uint8_t[::1] regions, const uint64_t[::1] values, const uint32_t[::1] chances, uint64_t own,
+               uint64_t key, uint64_t[::1] out_names, uint8_t[::1] out_regions, uint64_t first=0):
     """Write a template's names and regions to where a guest has them; see dedupcore_name_pages in dedupcore.h.
 
     places, names, variables, regions: one item a page of the template. values, chances (in units of 2^-32): one a
-    variable. out_names, out_regions: one a page of the guest. Raises ValueError that names what does not fit; pages
+    variable. out_names, out_regions: one a page of the guest. first: the number of the first page, where these are but
+    a part of the template. Raises ValueError that names what does not fit; pages
     before the one at fault are then written. Releases the GIL.
     """
     cdef dedupcore_template pages
@@ -560,6 +561,7 @@ def name_pages(const uint32_t[::1] places, const uint64_t[::1] names, const uint
     if n == 0:
         return
     pages.n_pages, pages.names, pages.variables, pages.regions = n, &names[0], &variables[0], &regions[0]
+    pages.first = first
     variation.n_variables, variation.own, variation.key = values.shape[0], own, key
     variation.values = &values[0] if variation.n_variables else NULL
     variation.chances = &chances[0] if variation.n_variables else NULL

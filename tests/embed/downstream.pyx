@@ -98,17 +98,18 @@ def simulated_guest(uint64_t key, size_t frame_size):
     cdef uint64_t value = 0
     cdef uint32_t chance = 0
     cdef uint64_t names[4]
-    cdef uint16_t regions[4]
+    cdef uint8_t kinds[3]
+    cdef uint8_t regions[4]
     cdef dedupcore.dedupcore_template pages
     cdef dedupcore.dedupcore_variation variation
     cdef size_t wrong
     cdef int i
     cdef unsigned char[::1] memory = bytearray(4 * frame_size)
     for i in range(3):
-        common[i], numbers[i] = i + 1, 0
+        common[i], numbers[i], kinds[i] = i + 1, 0, 0
     for i in range(4):
         names[i] = regions[i] = 0
-    pages.n_pages, pages.names, pages.variables, pages.regions = 3, common, numbers, numbers
+    pages.n_pages, pages.names, pages.variables, pages.regions, pages.first = 3, common, numbers, kinds, 0
     variation.n_variables, variation.own, variation.key = 1, 0, key
     variation.values, variation.chances = &value, &chance
     with nogil:

@@ -197,10 +197,11 @@ def test_the_wheel_has_all_that_others_build_with() -> None:
         "dedupcore/include/dedupcore_api.h",
         "dedupcore/libdedupcore.a",
         "dedupcore/py.typed",
+        "pagedup/guests/presets/debian-server.toml",
         "pagedup/py.typed",
         f"dedupcore/_dedupcore{sysconfig.get_config_var('EXT_SUFFIX')}",
     } <= names
-    known = (".py", ".pyi", ".pxd", ".h", ".a", ".so", ".typed", ".html", ".css")
+    known = (".py", ".pyi", ".pxd", ".h", ".a", ".so", ".typed", ".html", ".css", ".toml")
     assert not [name for name in names if Path(name).suffix not in known]
     assert all(Path(str(file.locate())).is_file() for file in files)
 

@@ -20,14 +20,15 @@ enum { PAGES = 3000, SIZE = 512 };
 int main(void)
 {
     static uint64_t names[PAGES], common[PAGES];
-    static uint16_t numbers[PAGES], regions[PAGES];
+    static uint16_t numbers[PAGES];
+    static uint8_t regions[PAGES], kinds[PAGES];
     static uint32_t places[PAGES];
     static unsigned char frames[PAGES * SIZE];
     const uint64_t counts[] = {2000, 1000}, values[] = {UINT64_C(1) << 50};
     const uint8_t orders[] = {9, 0};
     const int64_t fixed[] = {-1, -1};
     const uint32_t chances[] = {UINT32_C(1) << 30};
-    const dedupcore_template pages = {PAGES, common, numbers, numbers};
+    const dedupcore_template pages = {PAGES, common, numbers, kinds, 0};
     const dedupcore_variation variation = {1, values, chances, UINT64_C(1) << 63, 11};
     size_t wrong;
 
@@ -51,11 +52,11 @@ int main(void)
 def by_the_module() -> bytes:
     """The same by the installed module."""
     n, size = 3000, 512
-    places, names, regions = np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint16)
+    places, names, regions = np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint8)
     numbers, common = np.zeros(n, np.uint16), 100 * np.arange(n, dtype=np.uint64)
     dedupcore.place(7, n, 0.75, np.array([2000, 1000]), b"\x09\x00", np.array([-1, -1]), places)
     values, chances = np.array([1 << 50], np.uint64), np.array([1 << 30], np.uint32)
-    dedupcore.name_pages(places, common, numbers, numbers, values, chances, 1 << 63, 11, names, regions)
+    dedupcore.name_pages(places, common, numbers, np.zeros(n, np.uint8), values, chances, 1 << 63, 11, names, regions)
     frames = np.zeros((5, n * size), np.uint8)
     for texture, out in enumerate(frames):
         dedupcore.materialize(names, out, size, texture)

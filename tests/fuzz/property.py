@@ -6,6 +6,8 @@ import numpy as np
 
 from pagedup.memory import Source, ZeroExtent, open_sources
 from pagedup.memory.dumps.mapped_source import MappedSource
+from pagedup.memory.layouts import Layout, LayoutSource
+from pagedup.sharing import find_duplicate_names, summarize_layout_regions
 
 
 def check_input(data: bytes, path: str) -> str:
@@ -24,8 +26,19 @@ def check_input(data: bytes, path: str) -> str:
         assert path in str(error)
         return "refused"
     with source:
-        check_extents(source, os.stat(path).st_size, frame_size)
+        if isinstance(source, LayoutSource):
+            check_layout(source.layout)
+        else:
+            check_extents(source, os.stat(path).st_size, frame_size)
     return source.kind
+
+
+def check_layout(layout: Layout) -> None:
+    """Its parts fit together, so that it can be grouped."""
+    n_present = int(np.count_nonzero(layout.present))
+    found = find_duplicate_names([layout], threads=1)
+    assert found.n_frames == n_present <= layout.n_pages
+    assert sum(row.pages for row in summarize_layout_regions(found, [layout])) == n_present
 
 
 def check_extents(source: Source, file_size: int, frame_size: int) -> None:

@@ -48,14 +48,15 @@ int main(int argc, char **argv)
     if (strcmp(step, "name") == 0) {
         const uint64_t values[] = {0, 1};
         const uint32_t chances[] = {0, 1u << 30};
-        uint16_t *variables = malloc(n * sizeof *variables), *regions = calloc(n, sizeof *regions);
+        uint16_t *variables = malloc(n * sizeof *variables);
+        uint8_t *regions = calloc(n, sizeof *regions);
         uint64_t *out = malloc(n * sizeof *out);
         size_t wrong;
         if (!variables || !regions || !out)
             return 1;
         for (size_t i = 0; i < n; i++)
             variables[i] = i / 64 % 2;
-        const dedupcore_template pages = {n, names, variables, regions};
+        const dedupcore_template pages = {n, names, variables, regions, 0};
         const dedupcore_variation variation = {2, values, chances, (uint64_t)1 << 63, 1};
         return -dedupcore_name_pages(&pages, &variation, places, out, regions, n, &wrong);
     }

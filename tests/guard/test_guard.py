@@ -141,7 +141,7 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
             id="two random numbers a split",
         ),
         pytest.param(
-            "random_at(stream, i) >> 32 <",
+            "random_at(stream, number) >> 32 <",
             "random_at(random_at(stream, i), i) >> 32 <",
             "name",
             id="two numbers a page",

@@ -73,12 +73,12 @@ def test_names_are_those_of_a_loop(data: st.DataObject) -> None:
     variables = data.draw(st.lists(st.integers(0, n_variables - 1), min_size=len(places), max_size=len(places)))
     own, key = data.draw(KEYS), data.draw(KEYS)
     regions = list(range(len(places)))
-    out_names, out_regions = np.full(n_pages, 9, np.uint64), np.full(n_pages, 9, np.uint16)
+    out_names, out_regions = np.full(n_pages, 9, np.uint64), np.full(n_pages, 9, np.uint8)
     dedupcore.name_pages(
         np.array(places, np.uint32),
         np.array(names, np.uint64),
         np.array(variables, np.uint16),
-        np.array(regions, np.uint16),
+        np.array(regions, np.uint8),
         np.array(values, np.uint64),
         np.array(chances, np.uint32),
         own,

@@ -128,11 +128,12 @@ def test_guests_are_made_side_by_side() -> None:
     n = 20_000
 
     def guest(key: int) -> bytes:
-        places, names, regions = np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint16)
+        places, names, regions = np.zeros(n, np.uint32), np.zeros(n, np.uint64), np.zeros(n, np.uint8)
         numbers, frames = np.zeros(n, np.uint16), np.zeros(n * 64, np.uint8)
         dedupcore.place(key, n, 0.9, np.array([n // 2, n // 2]), b"\x09\x00", np.array([-1, -1]), places)
         common, values, chances = np.arange(n, dtype=np.uint64), np.zeros(1, np.uint64), np.array([1 << 30], np.uint32)
-        dedupcore.name_pages(places, common, numbers, numbers, values, chances, 1 << 60, key, names, regions)
+        kinds = np.zeros(n, np.uint8)
+        dedupcore.name_pages(places, common, numbers, kinds, values, chances, 1 << 60, key, names, regions)
         dedupcore.materialize(names, frames, 64, dedupcore.MIXED)
         return frames.tobytes()
 

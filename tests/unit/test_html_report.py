@@ -412,9 +412,9 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         f"{tmp_path}/no/a.html: the report cannot be written: No such file or directory"
     )
     (tmp_path / "folder.html").mkdir()
-    assert fails(tmp_path / "folder.html") == f"{tmp_path}/folder.html: is not a regular file, so no report is written"
+    assert fails(tmp_path / "folder.html") == f"{tmp_path}/folder.html: is not a regular file, so nothing is written"
     os.mkfifo(tmp_path / "pipe")
-    assert fails(tmp_path / "pipe") == f"{tmp_path}/pipe: is not a regular file, so no report is written"
+    assert fails(tmp_path / "pipe") == f"{tmp_path}/pipe: is not a regular file, so nothing is written"
     assert sorted(os.listdir(tmp_path)) == ["folder.html", "pipe"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
@@ -425,7 +425,7 @@ def test_what_stood_there_stays_when_writing_fails(tmp_path: Path, monkeypatch: 
     def full(source: object, target: object) -> None:
         raise OSError(28, "No space left on device", str(source))
 
-    monkeypatch.setattr("pagedup.report.html.os.replace", full)
+    monkeypatch.setattr("pagedup.memory.whole_file.os.replace", full)
     path = tmp_path / "a.html"
     assert fails(path) == f"{path}: the report cannot be written: No space left on device"
     assert (tmp_path / "a.html").read_text() == "old"

@@ -18,13 +18,13 @@ def arguments(**changed: Any) -> dict[str, Any]:
         "places": np.array([5, 0, 3, 1], np.uint32),
         "names": np.array([10, 20, 30, 40], np.uint64),
         "variables": np.array([0, 1, 0, 0], np.uint16),
-        "regions": np.array([7, 7, 8, 8], np.uint16),
+        "regions": np.array([7, 7, 8, 8], np.uint8),
         "values": np.array([0, 1 << 40], np.uint64),
         "chances": np.array([0, 0], np.uint32),
         "own": OWN,
         "key": 3,
         "out_names": np.full(6, 99, np.uint64),
-        "out_regions": np.full(6, 98, np.uint16),
+        "out_regions": np.full(6, 98, np.uint8),
         **changed,
     }
 
@@ -42,11 +42,11 @@ def test_pages_diverge_by_their_chance() -> None:
         places=np.arange(n, dtype=np.uint32),
         names=np.ones(n, np.uint64),
         variables=np.repeat(np.arange(4, dtype=np.uint16), n // 4),
-        regions=np.zeros(n, np.uint16),
+        regions=np.zeros(n, np.uint8),
         values=np.zeros(4, np.uint64),
         chances=np.array([0, 1 << 31, 1 << 28, 2**32 - 1], np.uint32),
         out_names=np.zeros(n, np.uint64),
-        out_regions=np.zeros(n, np.uint16),
+        out_regions=np.zeros(n, np.uint8),
     )
     dedupcore.name_pages(**given)
     own = given["out_names"] != 1
@@ -62,16 +62,41 @@ def test_pages_diverge_by_their_chance() -> None:
     )
 
 
+def test_parts_of_a_template_are_the_whole() -> None:
+    n = 1000
+    rng = np.random.default_rng(0)
+    common: dict[str, Any] = {
+        "values": np.zeros(1, np.uint64),
+        "chances": np.array([1 << 30], np.uint32),
+        "own": OWN,
+        "key": 5,
+    }
+    pages: dict[str, Any] = {
+        "places": rng.permutation(n).astype(np.uint32),
+        "names": np.arange(n, dtype=np.uint64),
+        "variables": np.zeros(n, np.uint16),
+        "regions": rng.integers(0, 256, n, np.uint8),
+    }
+    whole: dict[str, Any] = {"out_names": np.zeros(n, np.uint64), "out_regions": np.zeros(n, np.uint8)}
+    parts: dict[str, Any] = {"out_names": np.zeros(n, np.uint64), "out_regions": np.zeros(n, np.uint8)}
+    dedupcore.name_pages(**pages, **common, **whole)
+    for begin, end in ((600, 1000), (0, 1), (1, 600)):
+        part = {name: array[begin:end] for name, array in pages.items()}
+        dedupcore.name_pages(**part, **common, **parts, first=begin)
+    assert np.array_equal(whole["out_names"], parts["out_names"])
+    assert np.array_equal(whole["out_regions"], parts["out_regions"])
+
+
 def test_no_pages() -> None:
     empty = arguments(
         places=np.zeros(0, np.uint32),
         names=np.zeros(0, np.uint64),
         variables=np.zeros(0, np.uint16),
-        regions=np.zeros(0, np.uint16),
+        regions=np.zeros(0, np.uint8),
     )
     dedupcore.name_pages(**empty)
     nothing = {"values": np.zeros(0, np.uint64), "chances": np.zeros(0, np.uint32), "out_names": np.zeros(0, np.uint64)}
-    dedupcore.name_pages(**{**empty, **nothing, "out_regions": np.zeros(0, np.uint16)})
+    dedupcore.name_pages(**{**empty, **nothing, "out_regions": np.zeros(0, np.uint8)})
     assert set(empty["out_names"].tolist()) == {99}
 
 
@@ -85,12 +110,12 @@ def test_no_pages() -> None:
             {"values": np.zeros(0, np.uint64), "chances": np.zeros(0, np.uint32)},
             r"variables\[0\] is 0, but there are 0",
         ),
-        ({"out_names": np.zeros(0, np.uint64), "out_regions": np.zeros(0, np.uint16)}, r"places\[0\] is 5"),
+        ({"out_names": np.zeros(0, np.uint64), "out_regions": np.zeros(0, np.uint8)}, r"places\[0\] is 5"),
         ({"names": np.zeros(3, np.uint64)}, "names has 3 items, but places 4"),
         ({"variables": np.zeros(5, np.uint16)}, "variables has 5 items, but places 4"),
-        ({"regions": np.zeros(0, np.uint16)}, "regions has 0 items, but places 4"),
+        ({"regions": np.zeros(0, np.uint8)}, "regions has 0 items, but places 4"),
         ({"chances": np.zeros(3, np.uint32)}, "chances has 3 items, but values 2"),
-        ({"out_regions": np.zeros(5, np.uint16)}, "out_regions has 5 items, but out_names 6"),
+        ({"out_regions": np.zeros(5, np.uint8)}, "out_regions has 5 items, but out_names 6"),
     ],
 )
 def test_what_does_not_fit_is_named(changed: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ def read_domains(path: str, guests: Sequence[str]) -> list[str]:
 
     try:
         table = msgspec.toml.decode(Path(path).read_bytes(), type=DomainsFile).domains
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # it names the line, or the field
+    except (msgspec.DecodeError, ValueError) as error:  # it names the line, or the field
         raise ValueError(f"{path}: {error}") from None
     except RecursionError:
         raise ValueError(f"{path}: brackets are nested too deeply") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -58,6 +59,8 @@ class LayoutCommand:
         """Generate and examine; 0, since every failure is raised."""
         options = _parser().parse_intermixed_args(argv)
         _refuse_nonsense(options)
+        if options.out is not None:
+            _refuse_early(options.out)
         chosen = _choose(options.guest)
         answer(options, ["layout", *argv], lambda: _examine(options, chosen))
         return 0
@@ -86,6 +89,17 @@ def _refuse_nonsense(options: Namespace) -> None:
         raise UsageError("--bytes needs --out DIR, the folder to write to")
 
 
+def _refuse_early(folder: str) -> None:
+    """Raise OSError where nothing can be written; the folder itself is made only once there is something to write."""
+    nearest = os.path.realpath(folder)
+    while not os.path.lexists(nearest):
+        nearest = os.path.dirname(nearest)
+    if not os.path.isdir(nearest):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, f"no permission to write in {nearest}", folder)
+
+
 @dataclass(frozen=True, slots=True)
 class _Chosen:
     """What to generate: specifications, each with the text that asked for it, and the images that were named."""
@@ -96,13 +110,13 @@ class _Chosen:
 
 
 def _choose(texts: Sequence[str]) -> _Chosen:
-    from pagedup.guests import preset, preset_names, read_spec, specs_of_images
+    from pagedup.guests import preset_names, read_spec, specs_of_images
 
     known = preset_names()
     specs, sources, paths = [], [], []
     for text in texts:
         if text in known or not (text.endswith(".toml") or os.path.exists(text)):
-            specs.append(preset(text))
+            specs.append(_preset(text))
         elif text.endswith(".toml"):
             specs.append(read_spec(text))
         else:
@@ -117,11 +131,18 @@ def _choose(texts: Sequence[str]) -> _Chosen:
     return _Chosen(specs, sources, images)
 
 
+def _preset(name: str) -> GuestSpec:
+    from pagedup.guests import SpecError, preset
+
+    try:
+        return preset(name)
+    except SpecError as error:  # a word of the command line is wrong, as a source of no known kind is
+        raise UsageError(f"{error}, and no such file") from None
+
+
 def _examine(options: Namespace, chosen: _Chosen) -> Examined:
     from pagedup.guests import generate
 
-    if options.out is not None:
-        os.makedirs(options.out, exist_ok=True)
     with progress_display() as progress:
         layouts = generate(chosen.specs, options.guests, options.seed, progress=progress)
         if options.out is not None:
@@ -140,6 +161,7 @@ def _examine(options: Namespace, chosen: _Chosen) -> Examined:
 def _save(layouts: Sequence[Layout], folder: str, with_bytes: bool, progress: Progress | None) -> None:
     from pagedup.memory.dumps.lime_file import write_lime
 
+    os.makedirs(folder, exist_ok=True)
     for done, layout in enumerate(layouts, 1):
         path = os.path.join(folder, layout.name)
         layout.save(f"{path}.npz")

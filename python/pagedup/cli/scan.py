@@ -15,6 +15,7 @@ from pagedup.cli.progress import progress_display
 from pagedup.cli.sizes import DEFAULT_PAGE_SIZES, parse_page_size, spread_page_sizes
 from pagedup.memory import LiveOptions, LiveSource, Source, list_sources, name_sources, open_sources
 from pagedup.memory.files.filetree import open_tree
+from pagedup.memory.layouts import PAGE, LayoutSource
 from pagedup.report.units import page_size_label
 
 _BASE_PAGE = 4096  # bytes; larger sizes follow from its classes without reading the memory again
@@ -74,7 +75,7 @@ class ScanCommand:
 
 def _parser() -> Parser:
     parser = Parser("pagedup scan", _DESCRIPTION, _EPILOG)
-    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="a dump, pid:N, or qemu:NAME")
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help="a dump, a layout, pid:N, or qemu:NAME")
     parser.add_argument(
         "--page-size",
         metavar="SIZE",
@@ -123,6 +124,7 @@ def _scan(options: Namespace, sizes: Sequence[int]) -> Examined:
         for source in sources:
             stack.enter_context(source)
         _refuse_options_of_live(options, sources)
+        _refuse_options_of_bytes(options, sources, base)
         question = Question(
             sizes, domains, options.threads, options.repeat, options.interval, tree, options.html is not None
         )
@@ -147,3 +149,13 @@ def _refuse_options_of_live(options: Namespace, sources: Sequence[Source]) -> No
     ):
         if given:
             raise UsageError(f"{name} is for live sources (pid:N, qemu:NAME), and none is given")
+
+
+def _refuse_options_of_bytes(options: Namespace, sources: Sequence[Source], frame_size: int) -> None:
+    layout = next((source for source in sources if isinstance(source, LayoutSource)), None)
+    if layout is None:
+        return
+    if frame_size < PAGE:
+        raise UsageError(f"--page-size {frame_size}: {layout.text} is a layout, which knows only whole pages of {PAGE}")
+    if options.explain is not None:
+        raise UsageError(f"--explain: {layout.text} is a layout, which has no bytes to find in files")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,8 +71,8 @@ class Boot:
         pages = np.add.outer(chosen * STRETCH, np.arange(STRETCH)).reshape(-1)
         return files[pages[pages < len(files)][:n_pages]]
 
-    def places(self) -> NDArray[np.uint32]:
-        """The guest-physical page of each page of the template."""
+    def places(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
+        """For each segment of the template the guest-physical pages where it lies, in the order of allocation."""
         template, spec = self.template, self.template.spec
         n = len(template.counts)
         order = np.arange(n)
@@ -81,24 +82,22 @@ class Boot:
             order[template.first_user_segment :] = template.first_user_segment + np.argsort(draws, kind="stable")
         counts = template.counts[order]
         fixed = np.full(n, -1, np.int64)
-        if spec.system == "linux" and template.kernel_segment >= 0:
-            fixed[template.kernel_segment] = self._kernel_place()
-        placed = np.empty(int(counts.sum()), np.uint32)
+        if spec.system == "linux" and template.has_kernel:
+            fixed[0] = self._kernel_place()
+        places = np.empty(int(counts.sum()), np.uint32)
         orders = template.max_orders[order]
         key = self._stream("place")
-        dedupcore.place(key, template.n_pages, spec.placement.fragmentation, counts, orders, fixed, placed)
-        starts = np.cumsum(template.counts) - template.counts
-        places = np.empty_like(placed)
+        dedupcore.place(key, template.n_pages, spec.placement.fragmentation, counts, orders, fixed, places)
+        starts = (np.cumsum(template.counts) - template.counts)[order]
         at = 0
-        for segment, length in zip(order.tolist(), counts.tolist(), strict=True):
-            places[starts[segment] : starts[segment] + length] = placed[at : at + length]
-            at += length
-        return places
+        for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+            yield slice(start, start + count), places[at : at + count]
+            at += count
 
     def _kernel_place(self) -> int:
         """The first page of Linux's kernel: drawn apart from its virtual base (arch/x86/boot/compressed/kaslr.c)."""
         template = self.template
-        length = int(template.counts[template.kernel_segment])
+        length = int(template.counts[0])
         steps = (template.n_pages - length - _KERNEL_AT) // _KERNEL_STEP
         if steps < 1:  # a guest too small for where kernels are put
             return -1

@@ -15,7 +15,7 @@ from pagedup.guests.boot import Boot
 from pagedup.guests.moved import name_moved
 from pagedup.guests.numbering import Numbering
 from pagedup.guests.real_files import RealContent, RealFiles
-from pagedup.guests.spec import GuestSpec
+from pagedup.guests.spec import GuestSpec, checked
 from pagedup.guests.template import Template, TemplateBuilder
 from pagedup.memory.layouts import ABSENT, Layout, NameKind
 from pagedup.memory.layouts.names import GUEST_BITS, NUMBER_BITS, kind_bits
@@ -39,7 +39,7 @@ def generate(
     SpecError, which names the field, for a guest that does not fit in its memory; ValueError for a count below 1 or a
     negative seed.
     """
-    specs = [spec] if isinstance(spec, GuestSpec) else list(spec)
+    specs = [checked(one) for one in ([spec] if isinstance(spec, GuestSpec) else spec)]
     if count is not None and count < 1:
         raise ValueError(f"count is {count}; it must be 1 or more")
     if seed < 0:
@@ -51,8 +51,8 @@ def generate(
     files = RealFiles(specs)
     templates = [TemplateBuilder(one, numbering, files).build() for one in specs]
     space = _space(specs, counts, seed, files)
-    # One child of the seed for each guest, and a first one for what all guests of a snapshot have in common.
-    seeds = np.random.SeedSequence(seed).spawn(1 + sum(counts))
+    # One child of the seed for the snapshot of each specification, and one for each guest.
+    seeds = np.random.SeedSequence(seed).spawn(len(specs) + sum(counts))
     keys = [int(child.generate_state(1, np.uint64)[0]) for child in seeds]
     boots = _boots(specs, templates, counts, keys)
     moved, origins = name_moved(files, boots)
@@ -60,7 +60,8 @@ def generate(
     names = _guest_names(specs, counts)
 
     def make(number: int) -> Layout:
-        layout = _guest(boots[number], number + 1, keys[number + 1], moved[number], names[number], space)
+        own = len(specs) + number
+        layout = _guest(boots[number], own, keys[own], moved[number], names[number], space)
         return replace(layout, content=content)
 
     layouts = []
@@ -75,13 +76,13 @@ def generate(
 def _boots(
     specs: Sequence[GuestSpec], templates: Sequence[Template], counts: Sequence[int], keys: Sequence[int]
 ) -> list[Boot]:
-    """The boot of each guest. Guests have the numbers 1, 2, ..., and the snapshots of specifications those behind."""
+    """The boot of each guest. The snapshots of specifications have the numbers 0, 1, ..., guests those behind."""
     boots: list[Boot] = []
     for index, (spec, template, count) in enumerate(zip(specs, templates, counts, strict=True)):
         if spec.start == "snapshot":
-            boots += [Boot(template, sum(counts) + 1 + index, keys[0])] * count
+            boots += [Boot(template, index, keys[index])] * count
         else:
-            begin = len(boots) + 1
+            begin = len(specs) + len(boots)
             boots += [Boot(template, number, keys[number]) for number in range(begin, begin + count)]
     return boots
 
@@ -115,19 +116,23 @@ def _guest(boot: Boot, number: int, key: int, moved: Sequence[NDArray[np.uint64]
         for pages, own in zip(template.moved, moved, strict=True):
             names[pages.slots] = own
     chances = [min(round(variable.chance * (1 << 32)), (1 << 32) - 1) for variable in template.table_of_variables]
-    out_names = np.full(template.n_pages, ABSENT, np.uint64)
-    out_regions = np.full(template.n_pages, len(template.region_table) - 1, np.uint16)
-    dedupcore.name_pages(
-        boot.places(),
-        names,
-        template.variables,
-        template.regions,
+    variation = (
         boot.values(),
         np.array(chances, np.uint32),
         kind_bits(NameKind.OWN) | number << NUMBER_BITS,
         key,
-        out_names,
-        out_regions,
+        np.full(template.n_pages, ABSENT, np.uint64),
+        np.full(template.n_pages, len(template.region_table) - 1, np.uint8),
     )
+    for part, places in boot.places():
+        dedupcore.name_pages(
+            places,
+            names[part],
+            template.variables[part],
+            template.regions[part],
+            *variation,
+            first=part.start,
+        )
+    out_names, out_regions = variation[-2:]
     runs = np.array([[0, template.n_pages]], np.uint64)
     return Layout(name, out_names, out_regions, template.region_table, runs, space)

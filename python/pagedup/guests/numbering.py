@@ -27,7 +27,8 @@ class Numbering:
             self._next_image += max(1, -(-n_pages >> PAGE_BITS))
             if self._next_image > 1 << IMAGE_BITS:
                 raise SpecError(
-                    f"images and files are too many to name: {self._next_image:,} of {1 << IMAGE_BITS:,} GiB"
+                    f"images and file_cache.files: {self._next_image:,} GiB are too many to name;"
+                    f" {1 << IMAGE_BITS:,} are possible"
                 )
         return self._images[key]
 

@@ -19,7 +19,7 @@ Role = Literal["kernel", "driver", "library", "executable"]
 System = Literal["windows-xp", "windows-7-x86", "windows-7-x64", "windows-10-x64", "linux"]
 
 PAGE = 4096
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(B|KiB|MiB|GiB)", re.ASCII)
+_SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?(B|KiB|MiB|GiB)", re.ASCII)
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LARGEST = 1 << 46  # bytes: what x86-64 can address
 
@@ -195,10 +195,15 @@ class GuestSpec(_Part, frozen=True, kw_only=True):
         size = size_of(self.memory, "memory")
         if not size or size % PAGE:
             raise ValueError(f"memory is {size:,} bytes; it must be a multiple of {PAGE:,}, and not 0")
-        names = [images.name for images in self.images]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise ValueError(f"images: '{twice}' is there twice; each set needs a name of its own")
+        if size // PAGE >> 32:
+            raise ValueError(f"memory is {size:,} bytes; it must be less than {PAGE << 32:,}")
+        if not self.name or "/" in self.name or not self.name.isprintable():
+            raise ValueError(f"name is {self.name!r}; it must be fit for the name of a file")
+        for field, sets in (("images", self.images), ("processes", self.processes)):
+            names = [own.name for own in sets]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise ValueError(f"{field}: '{twice}' is there twice; each set needs a name of its own")
         for processes in self.processes:
             own = next((images for images in self.images if images.name == processes.executable), None)
             if processes.executable and (own is None or own.role != "executable"):
@@ -208,11 +213,19 @@ class GuestSpec(_Part, frozen=True, kw_only=True):
                 )
 
 
+def checked(spec: GuestSpec) -> GuestSpec:
+    """The same, with every field held against its type: made in Python, a struct takes anything. Raises SpecError."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(spec), GuestSpec)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise SpecError(str(error)) from None
+
+
 def read_spec(path: str) -> GuestSpec:
     """The specification in a TOML file. OSError if it cannot be read, SpecError for what is wrong, with its field."""
     try:
         return msgspec.toml.decode(Path(path).read_bytes(), type=GuestSpec)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, ValueError) as error:  # ValueError: bytes or digits that TOML's reader refuses
         raise SpecError(f"{path}: {error}") from None
     except RecursionError:
         raise SpecError(f"{path}: brackets are nested too deeply") from None

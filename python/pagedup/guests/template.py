@@ -71,7 +71,7 @@ class Template:
 
     names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
     counts, max_orders: of each segment its pages, and the largest block that it asks for (2^order pages).
-    kernel_segment: the one of the kernel's text, or -1; those before first_user_segment are always allocated in this
+    has_kernel: the first segment is the kernel; those before first_user_segment are always allocated in this
     order. cache: the pages of the file cache that each guest chose by itself; `files` are the names of the pages that
     it chooses from. moved: pages whose names each guest has to be told.
     """
@@ -80,10 +80,10 @@ class Template:
     n_pages: int
     names: NDArray[np.uint64]
     variables: NDArray[np.uint16]
-    regions: NDArray[np.uint16]
+    regions: NDArray[np.uint8]
     counts: NDArray[np.int64]
     max_orders: NDArray[np.uint8]
-    kernel_segment: int
+    has_kernel: bool
     first_user_segment: int
     table_of_variables: list[Variable]
     region_table: list[LayoutRegion]
@@ -96,8 +96,8 @@ class Template:
 class _Parts:
     names: list[NDArray[np.uint64]] = field(default_factory=list)
     variables: list[NDArray[np.uint16]] = field(default_factory=list)
-    regions: list[NDArray[np.uint16]] = field(default_factory=list)
-    max_orders: list[int] = field(default_factory=list)
+    regions: list[NDArray[np.uint8]] = field(default_factory=list)
+    segments: list[tuple[int, int]] = field(default_factory=list)  # first page, largest block it asks for
 
 
 class TemplateBuilder:
@@ -123,16 +123,17 @@ class TemplateBuilder:
         """The template; SpecError where the specification asks for more than its memory."""
         spec = self._spec
         memory = pages_of(spec.memory, "memory")
+        self._refuse_too_much(memory)
         for images in spec.images:
             if images.role == "kernel":
                 self._add_system_images(images)
+        has_kernel = self._n_pages > 0
         for images in spec.images:
             if images.role == "driver":
                 self._add_system_images(images)
-        self._add_anonymous(
-            "kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content, order=_KERNEL_ORDER
-        )
-        first_user = len(self._parts.names)
+        self._begin_segment(_KERNEL_ORDER)
+        self._add_anonymous("kernel", RegionKind.KERNEL_DATA, "", spec.kernel.data, spec.kernel.content)
+        first_user = self._n_pages
         self._add_user_images()
         for processes in spec.processes:
             for instance in range(processes.count):
@@ -146,32 +147,55 @@ class TemplateBuilder:
                 f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left"
             )
         self._add_free(memory - self._n_pages)
-        return self._finish(memory, first_user, cache, files)
+        return self._finish(memory, has_kernel, first_user, cache, files)
 
-    def _finish(self, memory: int, first_user: int, cache: slice, files: NDArray[np.uint64]) -> Template:
+    def _refuse_too_much(self, memory: int) -> None:
+        """SpecError for sizes that cannot fit together, before they are given memory here."""
+        spec = self._spec
+        self._most_libraries = left = max((processes.libraries for processes in spec.processes), default=0)
+        wanted = {processes.executable for processes in spec.processes}
+        parts = [("kernel.data", 1, pages_of(spec.kernel.data, "kernel.data"))]
+        for images in spec.images:
+            count = images.count
+            if images.role == "library":
+                count = min(count, left)
+                left -= count
+            elif images.role == "executable":
+                count = int(images.name in wanted)
+            size = sum(pages_of(part, f"images.{images.name}") for part in (images.text, images.rdata, images.data))
+            parts.append((f"images.{images.name}", count, size))
+        for own in spec.processes:
+            size = pages_of(own.heap, "heap") + pages_of(own.stack, "stack")
+            parts.append((f"processes.{own.name}", own.count, size))
+        parts.append(("file_cache.size", 1, pages_of(spec.file_cache.size, "file_cache.size")))
+        room = memory
+        for what, count, size in parts:
+            if count * size > room:
+                raise SpecError(f"{what}: {count * size:,} pages, and {room:,} of the memory's {memory:,} are left")
+            room -= count * size
+
+    def _finish(
+        self, memory: int, has_kernel: bool, first_user: int, cache: slice, files: NDArray[np.uint64]
+    ) -> Template:
+        if len(self._variables) > 1 << 16:
+            raise SpecError(f"processes and images have {len(self._variables):,} bases; at most 65,536 are possible")
         parts = self._parts
+        begins = np.array([first for first, _ in parts.segments] + [self._n_pages], np.int64)
+        counts = np.diff(begins)
+        some = counts > 0
         empty = np.empty(0, np.uint64)
-        # Room for what is absent, at the end of the table.
-        table = [*self._regions, LayoutRegion(RegionKind.ABSENT)]
-        if len(table) > MOST_REGIONS or len(self._variables) > 1 << 16:
-            raise SpecError(f"the specification has {len(table):,} regions; at most {MOST_REGIONS - 1:,} are possible")
-        kernel = [
-            index
-            for index, own in enumerate(parts.regions)
-            if len(own) and table[own[0]].kind == RegionKind.KERNEL_TEXT
-        ]
         return Template(
             self._spec,
             memory,
             np.concatenate([empty, *parts.names]),
             np.concatenate([empty.astype(np.uint16), *parts.variables]),
-            np.concatenate([empty.astype(np.uint16), *parts.regions]),
-            np.array([len(own) for own in parts.names], np.int64),
-            np.array(parts.max_orders, np.uint8),
-            kernel[0] if kernel else -1,
-            first_user,
+            np.concatenate([empty.astype(np.uint8), *parts.regions]),
+            counts[some],
+            np.array([order for _, order in parts.segments], np.uint8)[some],
+            has_kernel,
+            int(np.searchsorted(begins[:-1][some], first_user)),
             list(self._variables),
-            table,
+            [*self._regions, LayoutRegion(RegionKind.ABSENT)],
             cache,
             files,
             self._moved,
@@ -182,31 +206,38 @@ class TemplateBuilder:
     def _variable(self, source: str, chance: float = 0.0) -> int:
         return self._variables.setdefault(Variable(source, chance), len(self._variables))
 
+    def _begin_segment(self, order: int = 0) -> None:
+        """What is added from now on is allocated together, in blocks of at most 2^order pages."""
+        self._parts.segments.append((self._n_pages, order))
+
     def _add(
         self,
         region: LayoutRegion,
         names: NDArray[np.uint64],
         variables: NDArray[np.uint16] | int,
-        order: int = 0,
     ) -> None:
-        """One segment; nothing where it has no page."""
+        """Pages at the end of the segment; nothing where there is none."""
         if not len(names):
             return
-        number = self._regions.setdefault(region, len(self._regions))
         if not isinstance(variables, np.ndarray):
             variables = np.full(len(names), variables, np.uint16)
         self._parts.names.append(names)
         self._parts.variables.append(variables)
-        self._parts.regions.append(np.full(len(names), min(number, MOST_REGIONS - 1), np.uint16))
-        self._parts.max_orders.append(order)
+        self._parts.regions.append(np.full(len(names), self._region(region), np.uint8))
         self._n_pages += len(names)
+
+    def _region(self, region: LayoutRegion) -> int:
+        """The number of a region; where there are too many to number, of its kind as a whole."""
+        if region not in self._regions and len(self._regions) >= MOST_REGIONS - len(RegionKind):
+            region = LayoutRegion(region.kind)
+        return self._regions.setdefault(region, len(self._regions))
 
     def _own(self, n_pages: int) -> NDArray[np.uint64]:
         """Names of the guest's own: numbered by where they stand in the template, as its written pages are, too."""
         return np.arange(self._n_pages, self._n_pages + n_pages, dtype=np.uint64) | np.uint64(kind_bits(NameKind.OWN))
 
-    def _add_own(self, region: LayoutRegion, n_pages: int, order: int = 0) -> None:
-        self._add(region, self._own(n_pages), self._variable(OWN, self._own_chance()), order)
+    def _add_own(self, region: LayoutRegion, n_pages: int) -> None:
+        self._add(region, self._own(n_pages), self._variable(OWN, self._own_chance()))
 
     def _own_chance(self) -> float:
         """Own pages are written, too, which shows where they were those of a common snapshot."""
@@ -217,34 +248,39 @@ class TemplateBuilder:
     def _add_system_images(self, images: ImageSet) -> None:
         """Images of the kernel and of its drivers: one copy, and what is written in it is the guest's own."""
         for image in self._loaded(images):
-            self._add_shared(image, images.role, _KERNEL_KINDS, _KERNEL_ORDER)
+            self._begin_segment(_KERNEL_ORDER)
+            self._add_shared(image, images.role, _KERNEL_KINDS)
             self._add_own(LayoutRegion(RegionKind.KERNEL_DATA, images.name), int(np.count_nonzero(image.written)))
 
     def _add_user_images(self) -> None:
         """What processes share of their images: the pages that they do not write."""
-        most = max((processes.libraries for processes in self._spec.processes), default=0)
+        most = self._most_libraries
         for images in self._spec.images:
             if images.role == "library":
-                self._libraries += self._loaded(images)
+                self._libraries += self._loaded(images, most - len(self._libraries))
         self._libraries = self._libraries[:most]
         wanted = {processes.executable for processes in self._spec.processes}
         for images in self._spec.images:
             if images.role == "executable" and images.name in wanted:
-                self._executables[images.name] = self._loaded(images)[0]
+                self._executables[images.name] = self._loaded(images, 1)[0]
         for image in self._libraries:
+            self._begin_segment()
             self._add_shared(image, "library", _USER_KINDS)
         for name, image in self._executables.items():
+            self._begin_segment()
             self._add_shared(image, f"executable {name}", _USER_KINDS)
 
-    def _loaded(self, images: ImageSet) -> list[LoadedImage]:
+    def _loaded(self, images: ImageSet, most: int = 1 << 32) -> list[LoadedImage]:
+        """The images of a set; of those that are made up, at most so many."""
         if images.path:
             return [
                 read_real(images, index, self._numbering, self._spec, self._real, self._addresses)
                 for index in chosen(images, self._spec, self._real)
             ]
-        return [make_up(images, index, self._numbering, self._spec) for index in range(images.count)]
+        count = min(images.count, most)
+        return [make_up(images, index, self._numbering, self._spec) for index in range(count)]
 
-    def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind], order: int = 0) -> None:
+    def _add_shared(self, image: LoadedImage, source: str, kinds: Sequence[RegionKind]) -> None:
         """The pages of an image that there is one copy of."""
         constant, base = self._variable(CONSTANT), self._variable(source)
         for number, kind in enumerate(kinds):
@@ -255,7 +291,6 @@ class TemplateBuilder:
                 LayoutRegion(kind, image.name),
                 image.names[own],
                 np.where(image.moves[own], variables, constant).astype(np.uint16),
-                order,
             )
             if image.real is not None and image.moves[own].any():
                 slots = begin + np.flatnonzero(image.moves[own])
@@ -273,13 +308,15 @@ class TemplateBuilder:
             )
         if processes.executable:
             images = [self._executables[processes.executable], *images]
+        self._begin_segment()
         for image in images:
             self._add_private(image, processes)
             mapped += image.n_pages
         content, label = processes.content, processes.name
         key = f"{processes.name} {instance}"
-        order = _LARGE_ORDER if processes.large_pages else 0
-        self._add_anonymous(key, RegionKind.HEAP, label, processes.heap, content, order=order)
+        self._begin_segment(_LARGE_ORDER if processes.large_pages else 0)
+        self._add_anonymous(key, RegionKind.HEAP, label, processes.heap, content)
+        self._begin_segment()
         stack = pages_of(processes.stack, "stack")
         self._add_own(LayoutRegion(RegionKind.STACK, label), stack)
         mapped += pages_of(processes.heap, "heap") + stack
@@ -296,9 +333,7 @@ class TemplateBuilder:
             self._add(rdata, image.filled_names(), self._variable(f"process {processes.name}"))
         self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), int(np.count_nonzero(image.written)))
 
-    def _add_anonymous(
-        self, key: str, kind: RegionKind, label: str, size: int | str, content: Content, *, order: int
-    ) -> None:
+    def _add_anonymous(self, key: str, kind: RegionKind, label: str, size: int | str, content: Content) -> None:
         n_pages = pages_of(size, "heap" if kind == RegionKind.HEAP else "kernel.data")
         number = self._numbering.common((self._spec.system, key))
         draws = np.empty(-(-n_pages // _ALIKE), np.uint64)
@@ -317,7 +352,7 @@ class TemplateBuilder:
         names[zero] = 0
         variables = np.full(n_pages, self._variable(OWN, self._own_chance()), np.uint16)
         variables[zero | common] = self._variable(CONSTANT, self._churned)
-        self._add(LayoutRegion(kind, label), names, variables, order)
+        self._add(LayoutRegion(kind, label), names, variables)
 
     # --- the rest of memory ---------------------------------------------------------------------------------------
 
@@ -339,6 +374,7 @@ class TemplateBuilder:
         region = LayoutRegion(RegionKind.FILE_CACHE)
         chance = 1 - (1 - cache.written) * (1 - self._churned)
         variable = self._variable(CONSTANT, chance)
+        self._begin_segment()
         self._add(region, names[:hot], variable)
         begin = self._n_pages
         self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
@@ -347,13 +383,17 @@ class TemplateBuilder:
     def _add_free(self, room: int) -> None:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
+        self._begin_segment(_PATTERN_ORDER)
         pattern = min(pages_of(free.pattern, "free.pattern"), room)
         number = self._numbering.common((self._spec.system, "free pattern"))
         content = np.full(pattern, kind_bits(NameKind.COMMON) | number << 32, np.uint64)
-        self._add(region, content, self._variable(CONSTANT), _PATTERN_ORDER)
+        self._add(region, content, self._variable(CONSTANT))
         room -= pattern
-        self._add_own(region, round(free.stale * room))
-        self._add(region, np.zeros(round(free.zero * room), np.uint64), self._variable(CONSTANT), _KERNEL_ORDER)
+        self._begin_segment(_KERNEL_ORDER)
+        stale = round(free.stale * room)
+        zero = min(round(free.zero * room), room - stale)  # where both are rounded up
+        self._add_own(region, stale)
+        self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT))
 
 
 def _originals(n_pages: int, repeated: float, number: int) -> NDArray[np.intp]:

@@ -20,12 +20,17 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
         raise OSError(f"{path}: is not a regular file, so nothing is written")
     target = os.path.realpath(path)
     beside = os.path.join(os.path.dirname(target), f".pagedup-{secrets.token_hex(8)}.part")
-    # Not by tempfile, whose files nobody else may read; this one is as the umask says.
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        with open(fd, "wb") as file:
-            yield file
-        os.replace(beside, target)
-    except BaseException:
-        os.unlink(beside)
-        raise
+        # Not by tempfile, whose files nobody else may read; this one is as the umask says.
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with open(fd, "wb") as file:
+                yield file
+            os.replace(beside, target)
+        except BaseException:
+            os.unlink(beside)
+            raise
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, beside):
+            raise
+        raise OSError(error.errno, error.strerror, path) from None  # the user knows of no other

@@ -225,7 +225,8 @@ typedef struct {
     size_t n_pages;
     const uint64_t *names;
     const uint16_t *variables; /* which variable of dedupcore_variation a page depends on */
-    const uint16_t *regions;   /* whatever number the caller gives to the region that the page belongs to */
+    const uint8_t *regions;    /* whatever number the caller gives to the region that the page belongs to */
+    uint64_t first;            /* the number of the first of these pages, where they are a part of a template */
 } dedupcore_template;
 
 /* What one guest makes of it; an entry a variable in each array. */
@@ -234,7 +235,7 @@ typedef struct {
     const uint64_t *values;  /* OR-ed to the names of the variable's pages */
     const uint32_t *chances; /* probability in units of 2^-32 that such a page diverged, to what no other guest has */
     uint64_t own;            /* OR-ed to a page's number in the template, this is the name of a page that diverged */
-    uint64_t key;            /* page i diverged if dedupcore_random(key, i) >> 32 is below its chance */
+    uint64_t key;            /* page number i diverged if dedupcore_random(key, i) >> 32 is below its chance */
 } dedupcore_variation;
 
 /*
@@ -245,7 +246,7 @@ typedef struct {
  * the first such page, those before it are written, and those from it on are not.
  */
 int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
-                         uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong);
+                         uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong);
 
 #define DEDUPCORE_MIN_TEXTURED_SIZE 64u
 

@@ -46,7 +46,7 @@ typedef struct {
     int (*place)(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
                  const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places);
     int (*name_pages)(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
-                      uint64_t *names, uint16_t *regions, size_t n_pages, size_t *wrong);
+                      uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong);
     int (*materialize)(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out);
 } dedupcore_api;
 

@@ -4,7 +4,7 @@
     images[0].pages(0x6B130000)    # the bytes of each page, relocated
     names = identities(images)     # which pages are equal, at which bases
 
-Reading PE and ELF takes the extra `images`: pip install 'pagedup[images]'.
+Reading PE takes the extra `images`: pip install 'pagedup[images]'.
 """
 
 from pagedup.guests.images.error import ImageError

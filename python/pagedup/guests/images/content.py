@@ -5,12 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
 
 from pagedup.guests.images.error import ImageError
+
+
+class OpenFile:
+    """A file descriptor of its own for an open file, closed when the last one forgets this."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = os.dup(fd)
+        weakref.finalize(self, os.close, self.fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +32,13 @@ class Content:
     size: int
     path: str = ""
     start: int = 0
-    file: IO[bytes] | None = None
+    file: OpenFile | None = None
 
     @contextmanager
     def opened(self) -> Iterator[OpenContent]:
         """For reading, until the `with` block ends."""
         if self.file is not None:
-            yield OpenContent(self, self.file.fileno())
+            yield OpenContent(self, self.file.fd)
             return
         fd, _ = open_regular(self.path)
         try:

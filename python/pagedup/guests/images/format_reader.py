@@ -1,4 +1,4 @@
-"""lief, which reads the formats: an extra, and imported only for a binary."""
+"""lief, which reads the headers of PE: an extra, and imported only for such a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def lief(name: str) -> ModuleType:
         import lief
     except ImportError as error:
         raise ImportError(
-            f"{name}: reading PE and ELF takes lief, which is not installed: pip install 'pagedup[images]' ({error})"
+            f"{name}: reading PE takes lief, which is not installed: pip install 'pagedup[images]' ({error})"
         ) from None
     lief.logging.disable()  # it prints what it finds odd; what matters is raised here
     return lief

@@ -1,6 +1,6 @@
 """PE32 and PE32+: programs and DLLs of Windows, mapped as its memory manager does.
 
-lief reads headers and sections; all that they claim is checked here against the file. Relocations and imports are
+lief reads headers and section table; all that they claim is checked here against the file. Relocations and imports are
 read here from the bytes, since lief makes an object of each and passes over what is wrong with them. Field names,
 offsets and rules are those of the PE format (Microsoft, "PE Format").
 """
@@ -139,7 +139,8 @@ class _Reader:
         config = reader.ParserConfig()
         for what in ("exports", "imports", "reloc", "rsrc", "signature", "exceptions", "arm64x_binary"):
             setattr(config, f"parse_{what}", False)
-        binary = reader.parse(self.file.read(0, self.content.size), config)
+        # No more of the file than the headers, which have been found to be whole: lief copies what it is given, twice.
+        binary = reader.parse(self.file.read(0, self.start + self.table + self.n_sections * _SECTION_HEADER), config)
         if binary is None or len(binary.sections) != self.n_sections:
             raise ImageError(f"{self.name}: lief cannot read the PE headers at offset {self.start:#x}")
         return binary
@@ -175,7 +176,9 @@ class _Reader:
             last = sections[-1]
             if at < (last.first_page + last.n_pages) * PAGE:
                 raise self.wrong_section(number, 12, "VirtualAddress", at, f"it overlaps {last.name!r} before it")
-            name = header.name.partition("\0")[0] or f"section {number}"
+            # lief gives bytes where a name is no UTF-8.
+            raw = header.name if isinstance(header.name, bytes) else header.name.encode()
+            name = raw.partition(b"\0")[0].decode("utf-8", "backslashreplace") or f"section {number}"
             kind = header.characteristics
             sections.append(section_of(name, bool(kind & _EXECUTE), bool(kind & _WRITE), at, size))
             if raw_at and raw_size:

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
-from typing import IO
+import zlib
 
-from pagedup.guests.images.content import Content, open_regular
+from pagedup.guests.images.content import Content, OpenFile, open_regular
 from pagedup.guests.images.error import ImageError
 from pagedup.guests.images.image import Image
 from pagedup.guests.images.loading import image_or_file
 
 _CHUNK = 1 << 20  # bytes unpacked at once
+_BROKEN = (  # what zipfile raises of a corrupt file, or of one that takes a password or another method
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def load_tree(path: str | os.PathLike[str]) -> list[Image]:
@@ -52,22 +66,25 @@ def _walk(root: str) -> list[Content]:
 
 def _unpack(path: str) -> list[Content]:
     fd, _ = open_regular(path)
-    with open(fd, "rb") as file:
+    with open(fd, "rb") as file, tempfile.TemporaryFile() as target:
+        kept = OpenFile(target.fileno())
         try:
             with zipfile.ZipFile(file) as archive:
-                target = tempfile.TemporaryFile()  # noqa: SIM115 - the images keep it
-                return [
-                    _member(archive, member, path, target)
-                    for member in sorted(archive.infolist(), key=lambda member: member.filename)
-                    if not member.is_dir() and not stat.S_ISLNK(member.external_attr >> 16) and member.file_size
-                ]
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+                # Of two members with one name the last one counts, as it does for whoever unpacks them.
+                members = {member.filename: member for member in archive.infolist()}
+                found = []
+                for name, member in sorted(members.items()):
+                    if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+                        continue
+                    start = target.tell()
+                    with archive.open(member) as source:
+                        shutil.copyfileobj(source, target, _CHUNK)
+                    if size := target.tell() - start:
+                        found.append(Content(f"{path}/{name}", size, start=start, file=kept))
+                return found
+        except _BROKEN as error:
             raise ImageError(f"{path}: is neither a directory nor a sound zip: {error}") from None
-
-
-def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str, target: IO[bytes]) -> Content:
-    start = target.tell()
-    with archive.open(member) as source:
-        shutil.copyfileobj(source, target, _CHUNK)
-    target.flush()
-    return Content(f"{path}/{member.filename}", target.tell() - start, start=start, file=target)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # which an offset before the file's beginning comes to
+                raise
+            raise ImageError(f"{path}: is not a sound zip: an offset in it is outside") from None

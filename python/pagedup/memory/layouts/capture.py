@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 import dedupcore
 from pagedup.memory.extent import Extent, Region, ZeroExtent
-from pagedup.memory.layouts.layout import Layout, LayoutRegion, RegionKind
+from pagedup.memory.layouts.layout import MOST_REGIONS, Layout, LayoutRegion, RegionKind
 from pagedup.memory.layouts.names import ABSENT, PAGE, NameKind, kind_bits
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def capture(sources: Sequence[Source], progress: Progress | None) -> list[Layout
     names |= np.uint64(kind_bits(NameKind.READ))
     if found.zero_canonical is not None:
         names[canonical == found.zero_canonical] = 0
-    space = _space(names)
+    # No digest of the names: two memories may repeat their pages alike and yet hold other ones.
+    space = f"read-{secrets.token_hex(16)}"
     layouts, at = [], 0
     for source, own in zip(sources, first_pages, strict=True):
         runs = _joined(np.array(own, np.uint64).reshape(-1, 2))
@@ -50,13 +52,6 @@ def capture(sources: Sequence[Source], progress: Progress | None) -> list[Layout
         layouts.append(_with_holes(source, names[at : at + n_pages], runs, space))
         at += n_pages
     return layouts
-
-
-def _space(names: NDArray[np.uint64]) -> str:
-    """A digest of all names: memory that was read at another time has others."""
-    from blake3 import blake3  # only here: most runs need none
-
-    return f"read-{blake3(names.data.cast('B')).hexdigest()[:32]}"
 
 
 def _joined(runs: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -86,19 +81,18 @@ def _with_holes(source: Source, names: NDArray[np.uint64], runs: NDArray[np.uint
 
 def _regions(
     source: Source, names: NDArray[np.uint64], runs: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint16], list[LayoutRegion]]:
-    """Pages by the source's own regions, if it has some (mappings of a process)."""
+) -> tuple[NDArray[np.uint8], list[LayoutRegion]]:
+    """Pages by the source's own regions, if it has some (mappings of a process); the 255th and on have no name."""
     table = [LayoutRegion(RegionKind.UNKNOWN), LayoutRegion(RegionKind.ABSENT)]
-    regions = np.zeros(len(names), np.uint16)
+    regions = np.zeros(len(names), np.uint8)
     known: Sequence[Region] = getattr(source, "regions", ())
     if known:
         pages = np.concatenate([np.arange(first, first + length, dtype=np.uint64) for first, length in runs.tolist()])
-        numbers = {
-            name: number for number, name in enumerate(dict.fromkeys(region.name for region in known), len(table))
-        }
+        different = list(dict.fromkeys(region.name for region in known))[: MOST_REGIONS - len(table)]
+        numbers = {name: number for number, name in enumerate(different, len(table))}
         table += [LayoutRegion(RegionKind.UNKNOWN, name) for name in numbers]
         for region in known:
             own = slice(*np.searchsorted(pages, (np.uint64(region.start // PAGE), np.uint64(-(-region.end // PAGE)))))
-            regions[own] = numbers[region.name]
+            regions[own] = numbers.get(region.name, 0)
     regions[names == np.uint64(ABSENT)] = 1
     return regions, table

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pagedup.memory.source import Progress, Source
 
-MOST_REGIONS = 1 << 16
+MOST_REGIONS = 1 << 8
 
 
 class RegionKind(StrEnum):
@@ -65,7 +65,7 @@ class Layout:
         name: of the guest.
         names: uint64 ndarray (n_pages,): the content name of each page (pagedup.memory.layouts.names has the bits); 0
             is the zero page, all bits set a page that is absent.
-        regions: uint16 ndarray (n_pages,): what the page is used for, an index into `region_table`.
+        regions: uint8 ndarray (n_pages,): what the page is used for, an index into `region_table`.
         region_table: the regions.
         runs: uint64 ndarray (k, 2): where the pages lie: first guest page number and number of pages of each run,
             ascending. A generated guest has one run, from page 0 on.
@@ -75,7 +75,7 @@ class Layout:
 
     name: str
     names: NDArray[np.uint64]
-    regions: NDArray[np.uint16]
+    regions: NDArray[np.uint8]
     region_table: Sequence[LayoutRegion]
     runs: NDArray[np.uint64]
     space: str
@@ -83,6 +83,16 @@ class Layout:
 
     def __post_init__(self) -> None:
         """ValueError, which names the field, where they do not fit together."""
+        for field, array, dtype, ndim in (
+            ("names", self.names, np.uint64, 1),
+            ("regions", self.regions, np.uint8, 1),
+            ("runs", self.runs, np.uint64, 2),
+        ):
+            if array.dtype != dtype or array.ndim != ndim:
+                raise ValueError(
+                    f"{field} is {array.dtype} with the shape {array.shape}; it must be {np.dtype(dtype)} of {ndim}"
+                    f" dimension{'s' * (ndim > 1)}"
+                )
         n_pages = len(self.names)
         if len(self.regions) != n_pages:
             raise ValueError(f"regions has {len(self.regions):,} pages, and names has {n_pages:,}")
@@ -137,7 +147,7 @@ class Layout:
 
 
 def _check_runs(runs: NDArray[np.uint64], n_pages: int) -> None:
-    if runs.ndim != 2 or runs.shape[1] != 2:
+    if runs.shape[1] != 2:
         raise ValueError(f"runs has the shape {runs.shape}; it must be (k, 2)")
     first, length = runs[:, 0].tolist(), runs[:, 1].tolist()
     if sum(length) != n_pages:

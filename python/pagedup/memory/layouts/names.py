@@ -52,5 +52,8 @@ def kind_bits(kind: NameKind) -> int:
 
 
 def file_name(image: int, page: int) -> int:
-    """The name of a page of a file or image that is the same wherever it is loaded."""
-    return kind_bits(NameKind.FILE) | image << (PAGE_BITS + BASE_BITS) | page << BASE_BITS
+    """The name of a page of a file or image that is the same wherever it is loaded.
+
+    Of pages beyond the last that PAGE_BITS can tell, the numbers that follow `image` are taken.
+    """
+    return kind_bits(NameKind.FILE) | ((image << PAGE_BITS) + page) << BASE_BITS
