@@ -20,8 +20,8 @@ _COLUMNS = ("what", "of", "source", "published", "simulated", "least .. most", "
 _NOTES = """\
 Simulated: the median of five seeds. It agrees within a quarter of the figure (2 points at least), or within the range
 that the source gives. Measured: the eight guests of the README, by `pagedup scan`; relocations, by
-`python -m benchmarks.relocation`. [P]: read in the source, [S]: quoted by others, [D]: derived from it, [M]: measured on
-guests that are gone. What tunes and what judges was decided before anything was tuned."""
+`python -m benchmarks.relocation`. [P]: read in the source, [S]: quoted by others, [D]: derived from it, [M]: measured
+on guests that are gone. What tunes and what judges was decided before anything was tuned."""
 
 
 def main() -> int:
