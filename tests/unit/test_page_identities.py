@@ -118,9 +118,7 @@ def test_equal_names_have_equal_bytes_whatever_the_fixups(
             assert bytes_of.setdefault(name, page) == page
 
 
-@pytest.mark.parametrize(
-    ("shown", "shift", "bits"), [(1, 24, 8), (2, 16, 16), (3, 8, 24)]
-)
+@pytest.mark.parametrize(("shown", "shift", "bits"), [(1, 24, 8), (2, 16, 16), (3, 8, 24)])
 def test_a_page_that_shows_the_end_of_a_field(tmp_path: Path, shown: int, shift: int, bits: int) -> None:
     """Its name changes with those bits of the base that it shows, and with no others."""
     content = pe_file([Part(".text", PAGE, os.urandom(2 * PAGE))], blocks([(2 * PAGE - 4 + shown, HIGHLOW)]), base=BASE)

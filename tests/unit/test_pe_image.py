@@ -186,7 +186,9 @@ def test_section_that_the_file_has_more_of_than_memory(tmp_path: Path) -> None:
 
 def test_drivers_are_mapped_as_the_file_is(tmp_path: Path) -> None:
     """Sections aligned to less than a page."""
-    content = bytearray(pe_file([Part(".text", 512, os.urandom(900)), Part("b", 1536, b"b" * 5000)], None, alignment=512))
+    content = bytearray(
+        pe_file([Part(".text", 512, os.urandom(900)), Part("b", 1536, b"b" * 5000)], None, alignment=512)
+    )
     image = load_bytes(tmp_path, bytes(content))
     assert image.pages().tobytes() == bytes(content).ljust(image.n_pages * PAGE, b"\0")
     assert image.sections == (Section("image", "text", 0, image.n_pages),)
