@@ -84,7 +84,8 @@ def test_every_size_is_checked(tmp_path: Path, part: str, table: str, field: str
         read(tmp_path, f"{base}{table}{field} = -1\n")
     kinds: dict[str, Any] = {
         "GuestSpec": lambda **f: GuestSpec(system="linux", **f), "Kernel": Kernel, "FileCache": FileCache,
-        "ImageSet": lambda **f: ImageSet(name="a", role="kernel", **f), "ProcessSet": lambda **f: ProcessSet(name="a", **f),
+        "ImageSet": lambda **f: ImageSet(name="a", role="kernel", **f),
+        "ProcessSet": lambda **f: ProcessSet(name="a", **f),
     }  # fmt: skip
     with pytest.raises(SpecError, match=f"^{field}: 'x' is no size"):
         kinds[part](**{field: "x"})
@@ -197,7 +198,8 @@ def test_every_field_comes_through(tmp_path: Path) -> None:
         """,
     )
     assert found == GuestSpec(
-        name="büro", system="windows-7-x64", memory="2 GiB", aslr=False, start="snapshot", hours=8.0, churn=0.01, guests=50,
+        name="büro", system="windows-7-x64", memory="2 GiB", aslr=False, start="snapshot", hours=8.0, churn=0.01,
+        guests=50,
         kernel=Kernel(data=4096, content=Content(zero=0.1, common=0.2, repeated=0.3)),
         free=Free(zero=1.0), placement=Placement(fragmentation=0.5, same_order=True),
         file_cache=FileCache(size="1 MiB", growth="2 MiB", files="3 MiB", hot=0.25, written=0.75),
