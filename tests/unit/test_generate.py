@@ -170,7 +170,7 @@ def test_windows_draws_one_of_256_bases_a_boot() -> None:
             for role in ("kernel", "driver", "library", "executable")
         ),
         processes=(ProcessSet(name="p", executable="executable", libraries=2),),
-    )  # type: ignore[arg-type]
+    )
     guests = generate(small, 400, 5)
     drawn = np.array([[base_of(guest, image) for image in range(5)] for guest in guests])
     assert (drawn[:, 2] == drawn[:, 3]).all()  # all libraries move together
@@ -415,8 +415,9 @@ def test_what_is_left(zero: float, stale: float, counts: tuple[int, int, int]) -
     """Three pages: where both halves are rounded up, there are no four."""
     (guest,) = generate(GuestSpec(system="linux", memory=3 * PAGE, free=Free(zero=zero, stale=stale)), 1)
     free = in_region(guest, RegionKind.FREE)
-    found = (np.count_nonzero(free == 0), np.count_nonzero(free), np.count_nonzero(guest.names == np.uint64(ABSENT)))
-    assert found == counts
+    absent = guest.names == np.uint64(ABSENT)
+    found = [np.count_nonzero(pages) for pages in (free == 0, free, absent)]
+    assert found == list(counts)
 
 
 # --- too much -----------------------------------------------------------------------------------------------------

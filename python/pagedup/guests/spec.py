@@ -124,21 +124,28 @@ class FileCache(_Part, frozen=True, kw_only=True):
 
     size: at first; growth: in an hour, until memory is full. files: of how much the guest reads. hot: the share of the
     cache that holds the same pages in every guest; the rest are stretches of `files` that each guest chose by itself.
-    written: the share of pages that this guest alone has written. path: a directory, wheel or file whose real pages
-    these are; `files` is then as large as it is.
+    repeated: the share of `files` that are copies of other ones close by. written: the share of pages that this guest
+    alone has written. path: a directory, wheel or file whose real pages these are; `files` is then as large as it is,
+    and `repeated` counts for nothing.
     """
 
     size: Size = 0
     growth: Size = 0
     files: Size = "4 GiB"
     hot: Share = 0.0
+    repeated: Share = 0.0
     written: Share = 0.0
     path: str = ""
 
 
 class Free(_Part, frozen=True, kw_only=True):
-    """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent."""
+    """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent.
 
+    pattern: memory with one content, the same in every guest, that the system wrote over what it gave back (Linux: 0xCC
+    over what was needed to start only). The shares are of what is left then.
+    """
+
+    pattern: Size = 0
     zero: Share = 0.0
     stale: Share = 0.0
 

@@ -33,6 +33,9 @@ STRETCH = 32
 _ALIKE = 4  # neighbouring pages of anonymous memory that hold the same kind of content
 _LARGE_ORDER = 9  # 2^9 pages: 2 MiB
 _KERNEL_ORDER = 10  # as much at once as Linux's allocator gives out
+_PATTERN_ORDER = 8  # stretches of it are shorter than 2 MiB on the real guests that were looked at
+_COPIES = 1 << 41  # keys of the streams that say which files are copies
+_CLOSE = 64  # stretches: 8 MiB of files, a folder or two
 _USER_KINDS = (RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.IMAGE_DATA)
 _KERNEL_KINDS = (RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA)
 _PER_PROCESS_TABLES = 4  # page tables of a process beside those that map its pages: one of each level
@@ -365,7 +368,7 @@ class TemplateBuilder:
         else:
             files = pages_of(cache.files, "file_cache.files")
             number = self._numbering.image((self._spec.system, "files"), files)
-            names = file_pages(number, files)
+            names = file_pages(number, files)[_originals(files, cache.repeated, number)]
         hot = round(cache.hot * n_pages)
         if n_pages > len(names):
             raise SpecError(f"file_cache.files: {len(names):,} pages, which is less than the cache holds, {n_pages:,}")
@@ -381,11 +384,31 @@ class TemplateBuilder:
     def _add_free(self, room: int) -> None:
         free = self._spec.free
         region = LayoutRegion(RegionKind.FREE)
+        self._begin_segment(_PATTERN_ORDER)
+        pattern = min(pages_of(free.pattern, "free.pattern"), room)
+        number = self._numbering.common((self._spec.system, "free pattern"))
+        content = np.full(pattern, kind_bits(NameKind.COMMON) | number << 32, np.uint64)
+        self._add(region, content, self._variable(CONSTANT))
+        room -= pattern
         self._begin_segment(_KERNEL_ORDER)
         stale = round(free.stale * room)
         zero = min(round(free.zero * room), room - stale)  # where both are rounded up
         self._add_own(region, stale)
         self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT))
+
+
+def _originals(n_pages: int, repeated: float, number: int) -> NDArray[np.intp]:
+    """For each page of a body of files the page that it is a copy of, or itself: whole stretches of it are copies."""
+    draws = np.empty(-(-n_pages // STRETCH), np.uint64)
+    dedupcore.random_numbers(_COPIES + number, draws)
+    stretches = np.arange(len(draws), dtype=np.intp)
+    copies = np.flatnonzero(as_shares(draws) < repeated)
+    # How far back: from the low bits, since the high ones have decided already.
+    back = 1 + (draws[copies] % np.uint64(_CLOSE)).astype(np.intp)
+    stretches[copies] = np.maximum(copies - back, 0)
+    while not np.array_equal(stretches, stretches[stretches]):  # copies of copies
+        stretches = stretches[stretches]
+    return np.repeat(stretches, STRETCH)[:n_pages] * STRETCH + np.arange(n_pages) % STRETCH
 
 
 def file_pages(number: int, n_pages: int) -> NDArray[np.uint64]:

@@ -1,0 +1,1 @@
+"""The guests that stand for those of published figures, beside the presets."""

@@ -1,0 +1,78 @@
+"""Hold simulated guests against what was published of real ones, and against what this repository measures.
+
+    python -m benchmarks.published
+
+Prints a table in Markdown: published, simulated, measured. The exit status is 1 when a row disagrees and figures.py
+does not say why, or agrees though it says why not.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from benchmarks.figures import FIGURES, Figure
+from benchmarks.simulated import simulate
+
+SEEDS = (0, 1, 2, 3, 4)
+_COLUMNS = ("what", "of", "source", "published", "simulated", "least .. most", "measured", "use", "verdict")
+_NOTES = """\
+Simulated: the median of five seeds. It agrees within a quarter of the figure (2 points at least), or within the range
+that the source gives. Measured: the eight guests of the README, by `pagedup scan`; relocations, by
+`python -m benchmarks.relocation`. [P]: read in the source, [S]: quoted by others, [D]: derived from it, [M]: measured on
+guests that are gone. What tunes and what judges was decided before anything was tuned."""
+
+
+def main() -> int:
+    """Print the table; returns the exit status."""
+    simulated: dict[str, list[float]] = {figure.key: [] for figure in FIGURES}
+    for seed in SEEDS:
+        if sys.stderr.isatty():
+            print(f"simulating, seed {seed}", file=sys.stderr)
+        for key, value in simulate(seed).items():
+            simulated[key].append(value)
+    for line in _lines(simulated):
+        print(line)
+    return int(any(verdict(figure, simulated[figure.key]).startswith("!") for figure in FIGURES))
+
+
+def verdict(figure: Figure, values: Sequence[float]) -> str:
+    """Whether the median agrees; with an exclamation mark where that is not what the figure says of itself."""
+    if figure.use == "told":
+        return ""
+    holds = figure.holds(statistics.median(values))
+    told = "agrees" if holds else "**disagrees**"
+    return told if holds == (not figure.disagrees) else f"! {told}"
+
+
+def _lines(simulated: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    yield _row(_COLUMNS)
+    yield _row(["---"] * len(_COLUMNS))
+    for figure in FIGURES:
+        values = simulated[figure.key]
+        yield _row(
+            [
+                figure.what,
+                figure.counts,
+                f"[{figure.tag}]",
+                figure.published,
+                f"{statistics.median(values):.1f}" + ("" if figure.key == "aslr-ratio" else " %"),
+                f"{min(values):.1f} .. {max(values):.1f}",
+                figure.measured,
+                figure.use,
+                verdict(figure, values),
+            ]
+        )
+    yield f"\n{_NOTES}\n\nWhy some disagree:\n"
+    for figure in FIGURES:
+        if figure.disagrees:
+            yield f"- {figure.what}: {figure.disagrees}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
