@@ -16,7 +16,7 @@ NAMES = [0, ABSENT, 5, 5, 6, 0x105, ABSENT, 0]
 @pytest.mark.parametrize("texture", Texture)
 def test_equal_names_have_equal_bytes_and_absent_pages_none(texture: Texture) -> None:
     pages = materialize(make(NAMES), texture=texture)
-    assert (pages.shape, pages.dtype) == ((8, PAGE), np.uint8)
+    assert pages.shape == (8, PAGE) and pages.dtype == np.uint8
     assert not pages[[0, 1, 6, 7]].any()
     assert (pages[2] == pages[3]).all()
     assert len({page.tobytes() for page in pages}) == 4
