@@ -14,6 +14,12 @@ from pagedup.memory.layouts import names
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "layouts.md").read_text()
 
 
+def found(pattern, text):
+    match = re.search(pattern, text, re.DOTALL)
+    assert match is not None
+    return match[1]
+
+
 def fields_of(struct, prefix=""):
     """The dotted fields of a specification; those of content are told of once."""
     for field in msgspec.structs.fields(struct):
@@ -43,7 +49,7 @@ def test_no_field_is_told_of_that_there_is_not():
 
 def test_the_example_can_be_generated(tmp_path):
     path = tmp_path / "SPEC.toml"
-    path.write_text(re.search(r"```toml\n(.*?)```", TEXT, re.DOTALL)[1])
+    path.write_text(found(r"```toml\n(.*?)```", TEXT))
     spec = read_spec(str(path))
     guests = generate(spec)
     assert [guest.name for guest in guests] == ["office-1", "office-2", "office-3", "office-4"]
@@ -51,7 +57,7 @@ def test_the_example_can_be_generated(tmp_path):
 
 
 def test_names_are_told_of_as_they_are():
-    table = re.search(r"    (kind            bits\n(?:    .*\n)+)", names.__doc__)[1]
+    table = found(r"    (kind            bits\n(?:    [^\n]*\n)+)", names.__doc__ or "")
     assert "\n".join(line.strip() for line in table.splitlines()) in TEXT
 
 
