@@ -3,9 +3,10 @@
     python -m benchmarks.relocation
 
 Downloads the wheels of numpy, lxml, pywin32 and PyQt5-Qt5 for 32-bit and 64-bit Windows to build/wheels. Printed are
-tables in Markdown: of the pages of each section those that carry fixups, beside what was measured earlier on such wheels
-(of other versions; the header's page, whose ImageBase the loader moves, counted as unchanged then); and of all pages
-those that have equal bytes in two guests: both with every image at its preferred base, and each with bases of its own.
+tables in Markdown: of the pages of each section those that carry fixups, beside what was measured earlier on such
+wheels (of other versions; the header's page, whose ImageBase the loader moves, counted as unchanged then); and of the
+pages that are not zero those that have equal bytes in two guests: both with every image at its preferred base, and each
+with bases of its own.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ def shared(images: Sequence[Image], seed: int) -> str:
         third = memory(same, np.random.default_rng(seed + 1))
         used = int(first.any(1).sum())
         equal, different = (100 * across(a, b) / used for a, b in ((first, first), (second, third)))
-        lines.append(
-            f"| {machine} | {len(same)} | {len(first):,} | {used:,} | {equal:.1f} % | {different:.1f} % |"
-        )  # fmt: skip
+        lines.append(f"| {machine} | {len(same)} | {len(first):,} | {used:,} | {equal:.1f} % | {different:.1f} % |")
     return "\n".join(lines)
 
 
@@ -85,9 +84,8 @@ def across(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> int:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.relocation", description=(__doc__ or "").partition("\n")[0]
-    )
+    about = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.relocation", description=about)
     parser.add_argument("--seed", type=int, default=1, help="of the bases")
     options = parser.parse_args()
     paths = wheels(*PINNED)
@@ -97,9 +95,8 @@ def main() -> None:
     started = time.perf_counter()
     size = sum(image.pages(image.preferred_base + _SLOT if image.relocatable else None).nbytes for image in images)
     moved = time.perf_counter() - started
-    print(
-        f"{len(images)} PE files, unpacked and loaded in {loaded:.1f} s, relocated at {size / moved / 1e9:.2f} GB/s\n"
-    )
+    print(f"{len(images)} PE files; unpacked and loaded in {loaded:.1f} s; read and relocated at", end=" ")
+    print(f"{size / moved / 1e9:.2f} GB/s\n")
     print(relocation(images), shared(images, options.seed), sep="\n\n")
 
 

@@ -16,7 +16,7 @@ def wheels(*projects: str, folder: Path = CACHE) -> list[Path]:
 
     Raises CalledProcessError if the package index cannot be reached.
     """
-    found = []
+    found: list[Path] = []
     for platform in PLATFORMS:
         for project in projects:
             name = f"{project.replace('-', '_')}-{PINNED[project]}-*{platform}.whl"

@@ -17,7 +17,6 @@ class Made:
     """A file, and where in it what lies."""
 
     content: bytes
-    data_at: int
     fields: dict[str, int] = field(default_factory=dict)
 
 
@@ -40,7 +39,6 @@ def shared_object(
 
     `memory`: bytes of zeros behind the file's. `tags` are added to the dynamic section, or put in place of its own.
     """
-    word = bits // 8
     number = order + ("I" if bits == 32 else "Q")
 
     def words(*values: int) -> bytes:
@@ -90,4 +88,5 @@ def shared_object(
     header = struct.pack(
         order + HEADER[bits], kind, machine, 1, 0, header_size, 0, 0, header_size, entry_size, len(segments), 0, 0, 0
     )
-    return Made((ident + header + table).ljust(PAGE, b"\0") + bytes(body), PAGE, {"dynamic": dynamic_at, "table": header_size})
+    content = (ident + header + table).ljust(PAGE, b"\0") + bytes(body)
+    return Made(content, {"dynamic": dynamic_at, "table": header_size})

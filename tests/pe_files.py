@@ -85,7 +85,8 @@ def pe_file(
         data = part.data + bytes(-len(part.data) % 512)
         size = len(part.data) if part.size is None else part.size
         place = at if data else 0
-        table += struct.pack("<8sIIIIIIHHI", part.name.encode(), size, part.at, len(data), place, 0, 0, 0, 0, part.flags)
+        table += struct.pack("<8s4I", part.name.encode(), size, part.at, len(data), place)
+        table += struct.pack("<IIHHI", 0, 0, 0, 0, part.flags)
         body += data
         at += len(data)
     dos = b"MZ".ljust(0x18, b"\0") + struct.pack("<H", 64)
@@ -100,7 +101,8 @@ def pe_file(
     directories[5] = (relocations_at, len(relocations)) if relocations else (0, 0)
     fields = struct.pack("<HBB5I", 0x10B if bits == 32 else 0x20B, 14, 0, 0, 0, 0, 0, 0)
     fields += struct.pack("<II", 0, base) if bits == 32 else struct.pack("<Q", base)
-    fields += struct.pack("<II6HIIIIHH", alignment, min(512, alignment), 6, 0, 0, 0, 6, 0, 0, image, headers, 0, 3, 0x40 * dynamic_base)
+    fields += struct.pack("<II6H", alignment, min(512, alignment), 6, 0, 0, 0, 6, 0)
+    fields += struct.pack("<IIIIHH", 0, image, headers, 0, 3, 0x40 * dynamic_base)
     fields += struct.pack("<4I" if bits == 32 else "<4Q", 0, 0, 0, 0) + struct.pack("<II", 0, 16)
     fields += b"".join(struct.pack("<II", *directory) for directory in directories)
     assert len(fields) == optional

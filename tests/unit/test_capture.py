@@ -117,7 +117,11 @@ def test_runs_far_apart_take_no_more_than_their_pages() -> None:
 
 
 def test_runs_that_follow_each_other_are_one() -> None:
-    extents = [Extent(1 << 30, pages(1)), ZeroExtent((1 << 30) + PAGE, PAGE), Extent((1 << 30) + 2 * PAGE, pages(2))]
+    extents: list[Extent | ZeroExtent] = [
+        Extent(1 << 30, pages(1)),
+        ZeroExtent((1 << 30) + PAGE, PAGE),
+        Extent((1 << 30) + 2 * PAGE, pages(2)),
+    ]
     (layout,) = capture([Memory(extents)], None)
     assert layout.runs.tolist() == [[1 << 18, 3]]
 

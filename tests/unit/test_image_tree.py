@@ -15,7 +15,8 @@ from pagedup.guests.images import ImageError, Row, Section, load, load_tree, rel
 from tests.elf_files import shared_object
 from tests.pe_files import CODE, DATA, HIGHLOW, PAGE, Part, blocks, pe_file
 
-PE = pe_file([Part(".text", PAGE, b"x" * 5000, flags=CODE), Part(".data", 3 * PAGE, b"d", flags=DATA)], blocks([(PAGE, HIGHLOW)]))
+PARTS = [Part(".text", PAGE, b"x" * 5000, flags=CODE), Part(".data", 3 * PAGE, b"d", flags=DATA)]
+PE = pe_file(PARTS, blocks([(PAGE, HIGHLOW)]))
 ELF = shared_object(bytes(64), rela=[(PAGE, 8, 1)]).content
 FILES = {"b/lib.dll": PE, "a.so": ELF, "b/a.txt": b"t" * 5000, "c": b"x", "empty": b"", "b/bad.dll": PE[:600]}
 EXPECTED = [("a.so", "elf"), ("b/a.txt", "file"), ("b/bad.dll", "file"), ("b/lib.dll", "pe"), ("c", "file")]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagedup.guests import SpecError
+from pagedup.guests.cache_files import MadeUpFiles
 from pagedup.guests.numbering import COMMON_SET_BITS, Numbering
-from pagedup.guests.template import file_pages
 from pagedup.memory.layouts import ABSENT, ZERO, Layout, LayoutRegion, LayoutSource, NameKind, RegionKind
 from pagedup.memory.layouts.names import (
     BASE_BITS,
@@ -83,11 +83,11 @@ def test_pages_beyond_an_image_take_the_next_numbers(image: int, page: int) -> N
 
 def test_pages_of_a_body_of_files() -> None:
     n_pages = (1 << PAGE_BITS) + 5
-    names = file_pages(1, n_pages)  # an odd number, whose bits a carry meets
+    names = MadeUpFiles(1, n_pages, 0.0).names(np.arange(n_pages))  # an odd number, whose bits a carry meets
     assert names.dtype == np.uint64 and len(np.unique(names)) == n_pages
     for page in (0, 1, n_pages - 6, n_pages - 5, n_pages - 1):
         assert names[page] == file_name(1, page)
-    assert names[-1] < file_pages(3, 1)[0]
+    assert names[-1] < MadeUpFiles(3, 1, 0.0).names(np.arange(1))[0]
 
 
 # --- numbering ----------------------------------------------------------------------------------------------------

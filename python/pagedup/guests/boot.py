@@ -9,7 +9,8 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
-from pagedup.guests.template import CONSTANT, OWN, STRETCH, Template
+from pagedup.guests.cache_files import STRETCH
+from pagedup.guests.template import CONSTANT, OWN, Template
 from pagedup.memory.layouts.names import BASE_BITS, NUMBER_BITS
 
 if TYPE_CHECKING:
@@ -56,20 +57,20 @@ class Boot:
         if source == OWN:
             return self.number << NUMBER_BITS
         if source.startswith("process "):  # without ASLR: what processes of one set fill in is the same
-            processes = self.template.spec.processes
-            return next(index for index, own in enumerate(processes) if source == f"process {own.name}")
+            return int(source.removeprefix("process "))
         return self.base(source)
 
     def cached(self) -> NDArray[np.uint64]:
         """The names of the file cache that a guest has by its own choice: whole stretches of the files."""
-        files = self.template.files
+        files, hot = self.template.files, self.template.hot
         n_pages = self.template.cache.stop - self.template.cache.start
-        draws = np.empty(-(-len(files) // STRETCH), np.uint64)
+        n_files = len(files) - hot
+        draws = np.empty(-(-n_files // STRETCH), np.uint64)
         dedupcore.random_numbers(self._stream("file cache"), draws)
         wanted = min(-(-n_pages // STRETCH) + 1, len(draws))  # one more, since the last stretch of files may be short
         chosen = np.sort(np.argpartition(draws, wanted - 1)[:wanted]) if wanted else np.empty(0, np.int64)
         pages = np.add.outer(chosen * STRETCH, np.arange(STRETCH)).reshape(-1)
-        return files[pages[pages < len(files)][:n_pages]]
+        return files.names(pages[pages < n_files][:n_pages] + hot)
 
     def places(self) -> Iterator[tuple[slice, NDArray[np.uint32]]]:
         """For each segment of the template the guest-physical pages where it lies, in the order of allocation."""

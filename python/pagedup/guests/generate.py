@@ -110,9 +110,8 @@ def _guest(boot: Boot, number: int, key: int, moved: Sequence[NDArray[np.uint64]
     """One guest. What it wrote since its boot bears its own `number`, and which pages these are its own `key` tells."""
     template = boot.template
     names = template.names
-    if template.moved or template.cache.start < template.cache.stop:
+    if template.moved:
         names = names.copy()
-        names[template.cache] = boot.cached()
         for pages, own in zip(template.moved, moved, strict=True):
             names[pages.slots] = own
     chances = [min(round(variable.chance * (1 << 32)), (1 << 32) - 1) for variable in template.table_of_variables]
@@ -127,7 +126,7 @@ def _guest(boot: Boot, number: int, key: int, moved: Sequence[NDArray[np.uint64]
     for part, places in boot.places():
         dedupcore.name_pages(
             places,
-            names[part],
+            boot.cached() if part == template.cache else names[part],
             template.variables[part],
             template.regions[part],
             *variation,

@@ -34,7 +34,7 @@ def size_of(size: Size, field: str) -> int:
         match = _SIZE.fullmatch(size)
         if match is None:
             raise SpecError(
-                f'{field}: \'{size}\' is no size; write bytes, or a text such as "64 KiB", "512 MiB", "4 GiB"'
+                f'{field}: {size!r} is no size; write bytes, or a text such as "64 KiB", "512 MiB", "4 GiB"'
             )
         size = round(float(match[1]) * _UNITS[match[2]])
     if not 0 <= size <= _LARGEST:

@@ -16,26 +16,22 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.aslr import SYSTEMS
+from pagedup.guests.cache_files import CacheFiles, MadeUpFiles, RealCacheFiles
 from pagedup.guests.loaded import AddressSpace, LoadedImage, RealPlace, as_shares, make_up, read_real
 from pagedup.guests.numbering import Numbering
 from pagedup.guests.real_files import RealFiles, chosen
 from pagedup.guests.spec import Content, GuestSpec, ImageSet, ProcessSet, SpecError, pages_of
 from pagedup.memory.layouts import LayoutRegion, NameKind, RegionKind
 from pagedup.memory.layouts.layout import MOST_REGIONS
-from pagedup.memory.layouts.names import BASE_BITS, file_name, kind_bits
+from pagedup.memory.layouts.names import kind_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-STRETCH = 32
-"""Pages of files that are read at once: 128 KiB, Linux's default readahead (Documentation/admin-guide/sysfs-block)."""
 
 _ALIKE = 4  # neighbouring pages of anonymous memory that hold the same kind of content
 _LARGE_ORDER = 9  # 2^9 pages: 2 MiB
 _KERNEL_ORDER = 10  # as much at once as Linux's allocator gives out
 _PATTERN_ORDER = 8  # stretches of it are shorter than 2 MiB on the real guests that were looked at
-_COPIES = 1 << 41  # keys of the streams that say which files are copies
-_CLOSE = 64  # stretches: 8 MiB of files, a folder or two
 _USER_KINDS = (RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.IMAGE_DATA)
 _KERNEL_KINDS = (RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.KERNEL_DATA)
 _PER_PROCESS_TABLES = 4  # page tables of a process beside those that map its pages: one of each level
@@ -72,8 +68,8 @@ class Template:
     names: what is known of the name. variables: index into `table_of_variables`. regions: index into `region_table`.
     counts, max_orders: of each segment its pages, and the largest block that it asks for (2^order pages).
     has_kernel: the first segment is the kernel; those before first_user_segment are always allocated in this
-    order. cache: the pages of the file cache that each guest chose by itself; `files` are the names of the pages that
-    it chooses from. moved: pages whose names each guest has to be told.
+    order. files, hot, cache: what the file cache holds pages of; the first `hot` ones are in every guest, and the
+    segment `cache` is for those that each guest chooses. moved: pages whose names each guest has to be told.
     """
 
     spec: GuestSpec
@@ -87,8 +83,9 @@ class Template:
     first_user_segment: int
     table_of_variables: list[Variable]
     region_table: list[LayoutRegion]
+    files: CacheFiles
+    hot: int
     cache: slice
-    files: NDArray[np.uint64]
     moved: list[MovedPages]
 
 
@@ -141,13 +138,14 @@ class TemplateBuilder:
         used = self._n_pages
         if used > memory:
             raise SpecError(f"memory: {memory:,} pages, and images, kernel and processes take {used:,}")
-        cache, files = self._add_cache(memory - used)
+        files = self._cache_files()
+        hot, cache = self._add_cache(files, memory - used)
         if self._n_pages > memory:
             raise SpecError(
                 f"file_cache.size: {self._n_pages - used:,} pages, and {memory - used:,} of the memory are left"
             )
         self._add_free(memory - self._n_pages)
-        return self._finish(memory, has_kernel, first_user, cache, files)
+        return self._finish(memory, has_kernel, first_user, files, hot, cache)
 
     def _refuse_too_much(self, memory: int) -> None:
         """SpecError for sizes that cannot fit together, before they are given memory here."""
@@ -175,7 +173,7 @@ class TemplateBuilder:
             room -= count * size
 
     def _finish(
-        self, memory: int, has_kernel: bool, first_user: int, cache: slice, files: NDArray[np.uint64]
+        self, memory: int, has_kernel: bool, first_user: int, files: CacheFiles, hot: int, cache: slice
     ) -> Template:
         if len(self._variables) > 1 << 16:
             raise SpecError(f"processes and images have {len(self._variables):,} bases; at most 65,536 are possible")
@@ -196,8 +194,9 @@ class TemplateBuilder:
             int(np.searchsorted(begins[:-1][some], first_user)),
             list(self._variables),
             [*self._regions, LayoutRegion(RegionKind.ABSENT)],
-            cache,
             files,
+            hot,
+            cache,
             self._moved,
         )
 
@@ -330,7 +329,8 @@ class TemplateBuilder:
         elif self._spec.aslr:  # bases drawn by each process: none agrees with another
             self._add_own(rdata, int(np.count_nonzero(image.filled)))
         else:
-            self._add(rdata, image.filled_names(), self._variable(f"process {processes.name}"))
+            number = self._numbering.common((self._spec.system, "loaded", processes.name, processes.libraries))
+            self._add(rdata, image.filled_names(), self._variable(f"process {number}"))
         self._add_own(LayoutRegion(RegionKind.IMAGE_DATA, image.name), int(np.count_nonzero(image.written)))
 
     def _add_anonymous(self, key: str, kind: RegionKind, label: str, size: int | str, content: Content) -> None:
@@ -356,29 +356,32 @@ class TemplateBuilder:
 
     # --- the rest of memory ---------------------------------------------------------------------------------------
 
-    def _add_cache(self, room: int) -> tuple[slice, NDArray[np.uint64]]:
+    def _cache_files(self) -> CacheFiles:
+        cache = self._spec.file_cache
+        if cache.path:
+            own = [self._real.names(image) for image in self._real.of(cache.path)]
+            return RealCacheFiles(np.concatenate([np.empty(0, np.uint64), *own]))
+        n_pages = pages_of(cache.files, "file_cache.files")
+        return MadeUpFiles(self._numbering.image((self._spec.system, "files"), n_pages), n_pages, cache.repeated)
+
+    def _add_cache(self, files: CacheFiles, room: int) -> tuple[int, slice]:
+        """How many pages of the files are hot, and where those stand that each guest chooses."""
         cache = self._spec.file_cache
         n_pages = pages_of(cache.size, "file_cache.size")
         grown = round(pages_of(cache.growth, "file_cache.growth") * self._spec.hours)
         n_pages += max(0, min(grown, room - n_pages))
-        if cache.path:
-            own = [self._real.names(image) for image in self._real.of(cache.path)]
-            names = np.concatenate([np.empty(0, np.uint64), *own])
-        else:
-            files = pages_of(cache.files, "file_cache.files")
-            number = self._numbering.image((self._spec.system, "files"), files)
-            names = file_pages(number, files)[_originals(files, cache.repeated, number)]
         hot = round(cache.hot * n_pages)
-        if n_pages > len(names):
-            raise SpecError(f"file_cache.files: {len(names):,} pages, which is less than the cache holds, {n_pages:,}")
+        if n_pages > len(files):
+            raise SpecError(f"file_cache.files: {len(files):,} pages, which is less than the cache holds, {n_pages:,}")
         region = LayoutRegion(RegionKind.FILE_CACHE)
         chance = 1 - (1 - cache.written) * (1 - self._churned)
         variable = self._variable(CONSTANT, chance)
         self._begin_segment()
-        self._add(region, names[:hot], variable)
+        self._add(region, files.names(np.arange(hot)), variable)
+        self._begin_segment()
         begin = self._n_pages
-        self._add(region, np.zeros(n_pages - hot, np.uint64), variable)  # each guest's own choice
-        return slice(begin, self._n_pages), names[hot:]
+        self._add(region, np.zeros(n_pages - hot, np.uint64), variable)
+        return hot, slice(begin, self._n_pages)
 
     def _add_free(self, room: int) -> None:
         free = self._spec.free
@@ -394,23 +397,3 @@ class TemplateBuilder:
         zero = min(round(free.zero * room), room - stale)  # where both are rounded up
         self._add_own(region, stale)
         self._add(region, np.zeros(zero, np.uint64), self._variable(CONSTANT))
-
-
-def _originals(n_pages: int, repeated: float, number: int) -> NDArray[np.intp]:
-    """For each page of a body of files the page that it is a copy of, or itself: whole stretches of it are copies."""
-    draws = np.empty(-(-n_pages // STRETCH), np.uint64)
-    dedupcore.random_numbers(_COPIES + number, draws)
-    stretches = np.arange(len(draws), dtype=np.intp)
-    copies = np.flatnonzero(as_shares(draws) < repeated)
-    # How far back: from the low bits, since the high ones have decided already.
-    back = 1 + (draws[copies] % np.uint64(_CLOSE)).astype(np.intp)
-    stretches[copies] = np.maximum(copies - back, 0)
-    while not np.array_equal(stretches, stretches[stretches]):  # copies of copies
-        stretches = stretches[stretches]
-    return np.repeat(stretches, STRETCH)[:n_pages] * STRETCH + np.arange(n_pages) % STRETCH
-
-
-def file_pages(number: int, n_pages: int) -> NDArray[np.uint64]:
-    """The names of the pages of a body of files, which may reach over several image numbers."""
-    pages = np.arange(n_pages, dtype=np.uint64)
-    return (np.uint64(file_name(number, 0)) + (pages << np.uint64(BASE_BITS))).astype(np.uint64)

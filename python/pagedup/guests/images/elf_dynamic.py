@@ -9,7 +9,7 @@ import numpy as np
 
 from pagedup.guests.images.error import ImageError
 from pagedup.guests.images.fixups import PAGE, Fixups
-from pagedup.guests.images.mapping import pages_of
+from pagedup.guests.images.mapping import MOST_NAMES, pages_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,14 +78,14 @@ class _Dynamic:
         entries = self._words(address, size - size % (2 * self.word), "the dynamic section (PT_DYNAMIC)").reshape(-1, 2)
         (ends,) = np.nonzero(entries[:, 0] == _NULL)
         entries = entries[: ends[0] if len(ends) else None]
-        if len(odd := np.intersect1d(entries[:, 0], list(_ANDROID))):
-            raise ImageError(f"{self.name}: {_ANDROID[int(odd[0])]} in the dynamic section is not known here")
         self.tags = dict(zip(entries[:, 0].tolist(), entries[:, 1].tolist(), strict=True))
+        for packed in _ANDROID.keys() & self.tags:
+            raise ImageError(f"{self.name}: {_ANDROID[packed]} in the dynamic section is not known here")
         strings = self.tags.get(_STRTAB, 0)
-        needed = tuple(
-            self.mapping.text(self._inside(strings + at, 1, "DT_NEEDED"), "DT_NEEDED")
-            for at in entries[entries[:, 0] == _NEEDED, 1].tolist()
-        )
+        names = entries[entries[:, 0] == _NEEDED, 1].tolist()
+        if len(names) > MOST_NAMES:
+            raise ImageError(f"{self.name}: the dynamic section at address {address:#x} has {len(names):,} DT_NEEDED")
+        needed = tuple(self.mapping.text(self._inside(strings + at, 1, "DT_NEEDED"), "DT_NEEDED") for at in names)
         at, value, stores = [], [], []
         for table, size, entry_size, explicit in self._tables():
             offset, info, addend = self._relocations(table, size, entry_size, explicit)

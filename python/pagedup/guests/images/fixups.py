@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,13 +14,25 @@ PAGE = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Kind:
+    """Fields of one size and shift that overlap no other; of these `stored` get a `value`."""
+
+    size: int
+    shift: int
+    at: NDArray[np.int64]
+    stored: NDArray[np.int64]
+    value: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Fixups:
     """Fields, one item each, in the order in which the loader writes them.
 
     `at` int64: the field's first byte in the image; `size` uint8: its bytes, 2, 4 or 8; `shift` uint8: how many low
     bits of an address it leaves out (16 for the upper half of one, else 0). `value` uint64: what the loader stores at
     the preferred base where `stores` bool is true; elsewhere it adds to what the file has. Numbers are in the byte
-    `order`. Bases differ by multiples of 2 ** `grain`.
+    `order`. Bases differ by multiples of 2 ** `grain`. `overlap` bool: the field shares bytes with another one, which
+    no linker makes, but a loader takes.
     """
 
     at: NDArray[np.int64]
@@ -30,6 +42,19 @@ class Fixups:
     stores: NDArray[np.bool_]
     grain: int
     order: Literal["<", ">"] = "<"
+    overlap: NDArray[np.bool_] = field(init=False)
+    _apart: list[_Kind] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Once, since an image is relocated again and again.
+        apart: list[_Kind] = []
+        overlap = self._overlapping() if len(self.at) else np.zeros(0, np.bool_)
+        for size, shift in self.kinds() if len(self.at) else ():
+            chosen = ~overlap & (self.size == size) & (self.shift == shift)
+            stored = chosen & self.stores
+            apart.append(_Kind(size, shift, self.at[chosen], self.at[stored], self.value[stored]))
+        object.__setattr__(self, "overlap", overlap)
+        object.__setattr__(self, "_apart", apart)
 
     @classmethod
     def none(cls, grain: int) -> Fixups:
@@ -66,28 +91,15 @@ class Fixups:
             changed[byte // PAGE] = True
         return changed
 
-    def overlapping(self) -> NDArray[np.bool_]:
-        """Which fields share bytes with another one. No linker makes such, but a loader takes them."""
-        order = np.argsort(self.at, kind="stable")
-        start, end = self.at[order], (self.at + self.size)[order]
-        # The furthest end so far, since fields have several sizes.
-        meets = np.zeros(len(order) + 1, np.bool_)
-        meets[1:-1] = start[1:] < np.maximum.accumulate(end)[:-1]
-        found = np.empty(len(order), np.bool_)
-        found[order] = meets[:-1] | meets[1:]
-        return found
-
     def apply(self, image: NDArray[np.uint8], delta: int) -> None:
         """Make of the file's bytes what the loader makes `delta` (modulo 2 ** 64) above the preferred base."""
-        apart = ~(overlap := self.overlapping())
-        for size, shift in self.kinds():
-            chosen = apart & (self.size == size) & (self.shift == shift)
-            field = self._fields(image, size)
-            if (stored := chosen & self.stores).any():
-                field[self.at[stored]] = self.value[stored].astype(field.dtype)
+        for kind in self._apart:
+            numbers = self._fields(image, kind.size)
+            if len(kind.stored):
+                numbers[kind.stored] = kind.value.astype(numbers.dtype)
             if delta:
-                field[self.at[chosen]] += field.dtype.type((delta >> shift) & ((1 << 8 * size) - 1))
-        for number in np.flatnonzero(overlap).tolist():
+                numbers[kind.at] += numbers.dtype.type((delta >> kind.shift) & ((1 << 8 * kind.size) - 1))
+        for number in np.flatnonzero(self.overlap).tolist():
             size = int(self.size[number])
             place = self._fields(image, size)[self.at[number] :][:1]
             before = int(self.value[number]) if self.stores[number] else int(place[0])
@@ -105,6 +117,16 @@ class Fixups:
         """Sizes and shifts that there are."""
         together = np.unique(self.size.astype(np.int64) << 8 | self.shift)
         return [(kind >> 8, kind & 0xFF) for kind in together.tolist()]
+
+    def _overlapping(self) -> NDArray[np.bool_]:
+        order = np.argsort(self.at, kind="stable")
+        start, end = self.at[order], (self.at + self.size)[order]
+        # The furthest end so far, since fields have several sizes.
+        meets = np.zeros(len(order) + 1, np.bool_)
+        meets[1:-1] = start[1:] < np.maximum.accumulate(end)[:-1]
+        found = np.empty(len(order), np.bool_)
+        found[order] = meets[:-1] | meets[1:]
+        return found
 
     def _fields(self, image: NDArray[np.uint8], size: int) -> NDArray[np.unsignedinteger]:
         """A number at each byte of the image."""

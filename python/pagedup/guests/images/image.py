@@ -51,7 +51,8 @@ class Image:
     granularity: every base is a multiple of it, in bytes.
     fixups: (n_pages,) bool: the page's bytes depend on the base.
     imports: (n_pages,) bool: the loader writes addresses of other images into the page, or others that the file alone
-        does not tell; `pages()` leaves them as the file has them.
+        does not tell; `pages()` leaves them as the file has them. Not counted is what Windows' loader writes besides:
+        the security cookie, the index of thread-local storage, pointers for Control Flow Guard.
     imported: names of the images that it imports from, as it writes them.
     flaw: why a file that looks like a binary was taken as a plain file by load_tree(), else "".
     """

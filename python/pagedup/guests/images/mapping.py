@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pagedup.guests.images.content import OpenContent
 from pagedup.guests.images.error import ImageError
 from pagedup.guests.images.fixups import PAGE
-from pagedup.guests.images.image import Piece, Section
+from pagedup.guests.images.image import Piece, Protection, Section
 
-_MOST_EMPTY = 256 << 20  # bytes of an image that its file need not have; the largest .bss in Debian 12 takes less
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_NAMES = 1 << 16  # what one image imports from; a file may make up more of the same few bytes
+_MOST_EMPTY = 256 << 20  # bytes of an image that its file need not have: large .bss, and gaps between segments
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +44,10 @@ class Mapping:
             )
         out = bytearray(size)
         room = memoryview(out)
-        for piece in self.pieces:
+        first = bisect_right(self.pieces, at, key=lambda piece: piece.at) - 1  # the one before may reach here
+        for piece in islice(self.pieces, max(0, first), None):
+            if piece.at >= at + size:
+                break
             start, end = max(at, piece.at), min(at + size, piece.at + piece.size)
             if start < end:
                 self.file.read_into(piece.offset + start - piece.at, room[start - at : end - at])
@@ -61,7 +71,7 @@ def check_size(name: str, field: str, offset: int, image_size: int, file_size: i
         )
 
 
-def pages_of(at: np.ndarray, n_pages: int, size: int) -> np.ndarray:
+def pages_of(at: NDArray[np.int64], n_pages: int, size: int) -> NDArray[np.bool_]:
     """Pages (n_pages,) bool that hold fields of `size` bytes at these bytes of the image."""
     mask = np.zeros(n_pages, np.bool_)
     mask[at // PAGE] = True
@@ -72,5 +82,5 @@ def pages_of(at: np.ndarray, n_pages: int, size: int) -> np.ndarray:
 def section_of(name: str, executable: bool, writable: bool, at: int, size: int) -> Section:
     """A section by its protection; `at` and `size` in bytes."""
     first = at // PAGE
-    kind = "text" if executable else "data" if writable else "rdata"
-    return Section(name, kind, first, -(-(at + size) // PAGE) - first)  # type: ignore[arg-type]
+    kind: Protection = "text" if executable else "data" if writable else "rdata"
+    return Section(name, kind, first, -(-(at + size) // PAGE) - first)

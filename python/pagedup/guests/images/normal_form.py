@@ -120,7 +120,7 @@ class _Shown:
         constant = fields.values(flat)[number] - np.uint64(image.preferred_base)
         hidden = np.minimum(8 * low, fields.grain).astype(np.uint64)
         constant = _modulo(constant >> hidden << hidden, width)
-        return cls(page, start, low, high, width, constant, fields.overlapping()[number], little)
+        return cls(page, start, low, high, width, constant, fields.overlap[number], little)
 
     def leads(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each page the field that leads, and the first one: the widest, of these one that is shown wholly."""

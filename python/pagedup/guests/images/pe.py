@@ -160,6 +160,8 @@ class _Reader:
                 headers,
                 f"it must be more than 0 and at most SizeOfImage and the file's {self.content.size:,} bytes",
             )
+        if self.start + _DIRECTORIES_AT[self.bits] > headers:
+            raise self.wrong(_SIZE_OF_HEADERS_AT, "SizeOfHeaders", headers, "it must include the optional header")
         if optional.section_alignment < PAGE:
             return self._as_in_the_file(optional.section_alignment)
         sections = [section_of("header", False, False, 0, headers)]

@@ -8,7 +8,7 @@ import numpy as np
 
 from pagedup.guests.images.error import ImageError
 from pagedup.guests.images.fixups import PAGE
-from pagedup.guests.images.mapping import pages_of
+from pagedup.guests.images.mapping import MOST_NAMES, pages_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pagedup.guests.images.mapping import Mapping
 
 _DESCRIPTOR = 20  # bytes: OriginalFirstThunk, TimeDateStamp, ForwarderChain, Name, FirstThunk
-_MOST_NAMES = 1 << 16  # what one image imports from; a file may make up more of the same few bytes
 
 
 def read_imports(mapping: Mapping, at: int, size: int, thunk: int) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
@@ -28,9 +27,10 @@ def read_imports(mapping: Mapping, at: int, size: int, thunk: int) -> tuple[NDAr
     mask = np.zeros(mapping.size // PAGE, np.bool_)
     names: list[str] = []
     end = mapping.size
-    done: dict[int, int] = {}  # where a table was followed, and its end: descriptors may repeat one
+    followed: set[int] = set()  # descriptors may repeat a table
+    left = end // thunk  # entries, as no two tables share one; else a few bytes could be followed for hours
     while size:
-        if len(names) == _MOST_NAMES:
+        if len(names) == MOST_NAMES:
             raise ImageError(f"{mapping.file.content.name}: the import directory at address {at:#x} has no end")
         what = f"import descriptor {len(names)}"
         fields = np.frombuffer(mapping.read(at, _DESCRIPTOR, what), "<u4").tolist()
@@ -38,10 +38,12 @@ def read_imports(mapping: Mapping, at: int, size: int, thunk: int) -> tuple[NDAr
         if not name or not table:
             break
         names.append(mapping.text(name, f"Name of {what}"))
-        if table not in done:
+        if table not in followed:
             # Of a bound image only the lookup table is sure to hold what is to be found.
             count = _count(mapping, lookup or table, end, thunk, what)
-            done[table] = count
+            followed.add(table)
+            if (left := left - count) < 0:
+                raise ImageError(f"{mapping.file.content.name}: the table of {what} overlaps those before it")
             if table + count * thunk > end:
                 raise ImageError(
                     f"{mapping.file.content.name}: FirstThunk {table:#x} of {what} with {count:,} entries is beyond the"
