@@ -22,7 +22,7 @@ from pagedup.guests import (
     SpecError,
     generate,
 )
-from pagedup.guests.template import STRETCH
+from pagedup.guests.cache_files import STRETCH
 from pagedup.memory.layouts import ABSENT, Layout, NameKind, RegionKind
 from pagedup.memory.layouts.names import BASE_BITS
 from pagedup.sharing import find_duplicate_names, summarize_layout_regions
