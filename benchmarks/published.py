@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.figures import FIGURES, Figure
@@ -67,7 +68,7 @@ def _lines(simulated: Mapping[str, Sequence[float]]) -> Iterator[str]:
     yield f"\n{_NOTES}\n\nWhy some disagree:\n"
     for figure in FIGURES:
         if figure.disagrees:
-            yield f"- {figure.what}: {figure.disagrees}"
+            yield textwrap.fill(f"- {figure.what}: {figure.disagrees}", 120, subsequent_indent="  ")
 
 
 def _row(cells: Sequence[str]) -> str:
