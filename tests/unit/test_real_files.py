@@ -121,8 +121,8 @@ def test_code_is_shared_where_the_base_is_equal_or_does_not_matter(folder: Path)
     bases = len(set(moved))
     # 256 * (1 - (255 / 256) ** 400) = 202 different ones are expected of 400 draws
     assert 180 < bases < 225
-    # One number moves all libraries. The copy lies a few slots from the first one, so at another number it is where that
-    # was, and their pages are equal: together they have more contents than bases, and fewer than twice as many.
+    # One number moves all libraries. The copy lies a few slots from the first one, so at another number it is where
+    # that was, and their pages are equal: together they have more contents than bases, and fewer than twice as many.
     assert 8 * bases < len({page for text in moved for page in text}) < 12 * bases
 
 
