@@ -9,7 +9,8 @@ from dedupcore._dedupcore import (
     cpu_detected,
     cpu_used,
     find_duplicates,
-    refresh,
+    hash_frames,
+    match_frames,
     set_key,
     version,
 )
@@ -27,7 +28,8 @@ __all__ = [
     "find_duplicates",
     "get_include",
     "get_library",
-    "refresh",
+    "hash_frames",
+    "match_frames",
     "set_key",
     "version",
 ]

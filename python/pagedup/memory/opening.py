@@ -15,28 +15,11 @@ from pagedup.memory.live.live_source import LiveSource
 from pagedup.memory.live.process_source import ProcessSource
 from pagedup.memory.live.qemu import QemuGuest, find_guest, find_guests
 from pagedup.memory.live.qemu_source import QemuSource
-from pagedup.memory.live.room import available_memory
+from pagedup.memory.live.take import LiveOptions, take
 from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-# Beside the copy: bytes a frame (28 for grouping, see find_duplicates, and as many again for what is told of the
-# classes), and 16 MiB.
-_BESIDE, _FIXED = 60, 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """How live memory is taken.
-
-    mergeable: only what is marked MADV_MERGEABLE, which is all that the kernel's own sharing looks at.
-    pause: freeze all processes while they are copied, so that the copies are of one instant.
-    spool: a folder for the copies, where they do not fit in memory.
-    """
-
-    mergeable: bool = False
-    pause: bool = False
-    spool: str | None = None
 
 
 def open_sources(
@@ -70,7 +53,9 @@ def open_sources(
         _refuse_repeats(wanted)  # again, since a path may have been given another file before it was opened
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
-        _copy([source for source in sources if isinstance(source, LiveSource)], frame_size, live, progress)
+        taken = [source for source in sources if isinstance(source, LiveSource)]
+        if taken:
+            take(taken, live, frame_size=frame_size, alone=len(taken) == len(sources), progress=progress)
         stack.pop_all()
     return sources
 
@@ -81,32 +66,6 @@ def _open(what: _Wanted, name: str, frame_size: int) -> Source:
     if what.pid is not None:
         return ProcessSource(name, what.text, what.pid)
     return open_image(name, what.text, frame_size)
-
-
-def _copy(sources: Sequence[LiveSource], frame_size: int, options: LiveOptions, progress: Progress | None) -> None:
-    with ExitStack() as pauses:
-        if options.pause:
-            from pagedup.memory.live.pause import paused  # only here, as few scans need it
-
-            for source in sources:
-                pauses.enter_context(paused(source.pid))
-        for source in sources:
-            source.survey(mergeable=options.mergeable)
-        if options.spool is None:
-            _refuse_too_large(sources, frame_size)
-        for source in sources:
-            source.copy(spool=options.spool, progress=progress)
-
-
-def _refuse_too_large(sources: Sequence[LiveSource], frame_size: int) -> None:
-    size = sum(source.size for source in sources)
-    needed, available = size + size // frame_size * _BESIDE + _FIXED, available_memory()
-    if size and needed > available:
-        names = ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
-        raise OSError(
-            f"{names}: copying takes {needed:,} bytes of memory, and {available:,} are available;"
-            f" give --spool DIR, a folder with {size:,} bytes free, or scan fewer at once"
-        )
 
 
 def list_sources(texts: Sequence[str]) -> list[str]:

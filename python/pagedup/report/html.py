@@ -166,7 +166,7 @@ def _facts(result: ScanResult, provenance: Provenance) -> list[tuple[str, str]]:
 
 def _sources(provenance: Provenance) -> Table:
     rows = [
-        (printable(source.name), printable(source.kind), f"{source.bytes:,}", source.digest)
+        (printable(source.name), printable(source.kind), f"{source.bytes:,}", source.digest or "none: live memory changes")
         for source in provenance.sources
     ]
     return Table("Sources, and what they held when they were read", ("source", "kind", "bytes", "blake3"), rows)
