@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # collections.abc has Buffer only from Python 3.12 on
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from dedupcore._dedupcore import BufferLike
+
 
 @dataclass(frozen=True, slots=True)
 class Extent:
@@ -31,7 +33,7 @@ class ZeroExtent:
 class Contents(Protocol):
     """Where the bytes of contents are found that have names."""
 
-    def find(self, names: NDArray[np.uint64]) -> Sequence[tuple[Buffer, int, int]]:
+    def find(self, names: NDArray[np.uint64]) -> Sequence[tuple[BufferLike, int, int]]:
         """For these names (uint64, none of them 0) a buffer, an offset into it, and how many contents follow there.
 
         Only of contents that were found more than once are the bytes kept; KeyError for another.
@@ -42,8 +44,8 @@ class Contents(Protocol):
 class NamedExtent:
     """Pages of `page` bytes from `address` on, of which only content names are known: one uint64 a page.
 
-    Two pages have equal names if and only if they have equal bytes; 0 is a zero page. So say those who made the extent, of
-    all pages whose extents have the same `contents`; other pages cannot be compared with these.
+    Two pages have equal names if and only if they have equal bytes; 0 is a zero page. That holds among all pages whose
+    extents have the same `contents`; others cannot be compared with these.
     """
 
     address: int

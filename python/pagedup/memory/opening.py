@@ -15,7 +15,8 @@ from pagedup.memory.live.live_source import LiveSource
 from pagedup.memory.live.process_source import ProcessSource
 from pagedup.memory.live.qemu import QemuGuest, find_guest, find_guests
 from pagedup.memory.live.qemu_source import QemuSource
-from pagedup.memory.live.take import LiveOptions, take
+from pagedup.memory.live.same_memory import same_memory
+from pagedup.memory.live.take import DEFAULT, LiveOptions, take
 from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
@@ -27,7 +28,7 @@ def open_sources(
     progress: Progress | None = None,
     *,
     frame_size: int = 4096,
-    live: LiveOptions = LiveOptions(),
+    live: LiveOptions = DEFAULT,
 ) -> list[Source]:
     """Open every source that `texts` name, in that order; the caller closes them.
 
@@ -36,6 +37,9 @@ def open_sources(
     must be a multiple of `frame_size` bytes). A path that holds a colon is written with a directory: `./pid:1`.
     Raises SourceTextError for a text of no known form and for two texts that name one source, OSError for what cannot
     be read, or does not fit in memory.
+
+    Where all are live, and frames are no smaller than pages, pages are only named: their extents are `NamedExtent`, and
+    they can be compared with each other, but not with those of another call.
 
     Names are unique and easy to type: `pid:N`, the guest's name, or the file's name without its last suffix; those that
     agree in that are named by their texts as given.
@@ -54,6 +58,7 @@ def open_sources(
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
         taken = [source for source in sources if isinstance(source, LiveSource)]
+        _refuse_same_memory(taken)
         if taken:
             take(taken, live, frame_size=frame_size, alone=len(taken) == len(sources), progress=progress)
         stack.pop_all()
@@ -147,6 +152,13 @@ def _refuse_repeats(wanted: list[_Wanted]) -> None:
             same = "is given twice" if earlier == what.text else f"is the same source as {earlier}"
             raise SourceTextError(f"{what.text}: {same}; its memory can be counted only once")
         first[what.identity] = what.text
+
+
+def _refuse_same_memory(sources: list[LiveSource]) -> None:
+    same = same_memory([source.pid for source in sources])
+    if same is not None:
+        earlier, source = (sources[index].text for index in same)
+        raise SourceTextError(f"{source}: is the same source as {earlier}; its memory can be counted only once")
 
 
 def _names(wanted: list[_Wanted]) -> list[str]:

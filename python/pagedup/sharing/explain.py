@@ -97,9 +97,7 @@ def explain(
     return found.explanation(tree, copies)
 
 
-def _spans(
-    duplicates: Duplicates, memory: Sequence[Sequence[AnyExtent]], frames: NDArray[np.int64]
-) -> list[Span]:
+def _spans(duplicates: Duplicates, memory: Sequence[Sequence[AnyExtent]], frames: NDArray[np.int64]) -> list[Span]:
     """Where these frames lie, in as few spans as possible."""
     if duplicates.frame_size != PAGE:
         raise ValueError(f"frames are of {duplicates.frame_size:,} bytes; files are compared in pages of {PAGE:,}")

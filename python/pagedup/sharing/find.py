@@ -42,8 +42,8 @@ def find_duplicates(
     Args:
         memory: one guest or an iterable of guests. A guest is an object with a C-contiguous buffer (NumPy array, mmap,
             bytes, memoryview; read-only is fine, any alignment; it is not copied), whose first byte is at address 0;
-            or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes. Where one has
-            a `NamedExtent`, as live sources do, all must be such, or `ZeroExtent`.
+            or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes. Where one
+            is a `NamedExtent`, as those of live sources are, all must be, or `ZeroExtent`.
         frame_size: bytes, a power of two from 8 to 2**30. May be left out if all buffers are of single bytes: 4096.
         domains: one hashable value a guest; only frames of guests with equal values are duplicates. Default: all are.
         threads: how many to use; default: as many as the process has CPUs. The result does not depend on it.
@@ -69,7 +69,7 @@ def find_duplicates(
     runs: list[tuple[int, int, int]] = []  # guest, address, frames
     for g, guest in enumerate(views):
         for extent, view in guest:
-            n_bytes = extent.size if view is None or isinstance(extent, NamedExtent) else view.nbytes
+            n_bytes = memoryview(extent.buffer).nbytes if isinstance(extent, Extent) else extent.size
             _check_extent(g, extent.address, n_bytes, size)
             spans[g].append((view, 0, n_bytes // size))
             runs.append((g, extent.address, n_bytes // size))
@@ -129,7 +129,7 @@ def _view(extent: AnyExtent, guest: int) -> memoryview | None:
     if isinstance(extent, ZeroExtent):
         return None
     if isinstance(extent, NamedExtent):
-        return memoryview(extent.names)
+        return extent.names.data
     try:
         view = memoryview(extent.buffer)
     except TypeError:
@@ -171,8 +171,8 @@ def _stored_size(guests: list[list[AnyExtent]], frame_size: int) -> int:
                 isinstance(extent, NamedExtent) and (extent.contents, extent.page) != (named.contents, named.page)
             ):
                 raise ValueError(
-                    f"guest {g}: the extent at {extent.address:#x} cannot be compared with names of pages: it has bytes,"
-                    " or names that others gave; open all sources at once"
+                    f"guest {g}: the extent at {extent.address:#x} cannot be compared with names of pages: it has"
+                    " bytes, or names that others gave; open all sources at once"
                 )
     if frame_size < named.page:
         raise ValueError(f"frame_size is {frame_size:,}, but of pages of {named.page:,} bytes only the names are known")

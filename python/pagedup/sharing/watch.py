@@ -86,8 +86,9 @@ class Watch:
             changed = unchanged = 0
             for index, (source, _) in enumerate(self._guests):
                 pages = self._pages[index]
-                found = np.zeros(len(pages), np.bool_) if number else self._changed[index].copy()
-                due = np.ones(len(pages), np.bool_) if number or interval else ~source.looked_at(pages)
+                # What moved before it was compared has changed by the first look.
+                found = np.zeros(len(pages), np.bool_) if self.looks else self._changed[index].copy()
+                due = np.ones(len(pages), np.bool_) if self.looks or interval else ~source.looked_at(pages)
                 found[due] |= source.look_again(pages[due])
                 changed += int(np.count_nonzero(found))
                 self._changed[index] |= found

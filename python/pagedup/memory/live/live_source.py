@@ -53,12 +53,12 @@ class LiveSource(Source):
     """Pages of a process's memory: those that it alone holds and that are in memory now.
 
     Nothing is written, and nothing is faulted in but pages that go away between looking and reading. First `survey`,
-    which tells `size`; then either `copy`, or `hash`, any number of `read`, and `settle`. The process runs on meanwhile,
-    unless it is paused: what is read is of no one instant.
+    which tells `size`; then either `copy`, or `hash`, any number of `read`, and `settle`. The process runs on
+    meanwhile, unless it is paused: what is read is of no one instant.
 
-    `regions` names stretches of the guest's addresses. `hashes` has one of each page, in ascending order, 0 for a zero
-    page, as it was read last. By time.monotonic() `first_read` is when all had been read once, and `taken_at` when
-    `copy` or `settle` was done.
+    `regions` names stretches of the guest's addresses, and `pages` says which pages are scanned. `hashes` has one of
+    each, in their order, 0 for a zero page, as it was read last. By time.monotonic() `first_read` is when all had been
+    read once, and `taken_at` when `copy` or `settle` was done.
     """
 
     def __init__(self, name: str, text: str, pid: int) -> None:
@@ -71,7 +71,7 @@ class LiveSource(Source):
         self._pagemap = Pagemap(self._files.pagemap)
         self._remote = RemoteMemory(pid, self._files.memory)
         self._page = os.sysconf("SC_PAGE_SIZE")
-        self._pages = PageRuns.of(self._page, np.empty((0, 2), np.uint64), np.empty(0, np.uint64))
+        self.pages = PageRuns.of(self._page, np.empty((0, 2), np.uint64), np.empty(0, np.uint64))
         self._looked = np.empty(0, np.bool_)
         self._moved = np.empty(0, np.bool_)
 
@@ -108,18 +108,18 @@ class LiveSource(Source):
         self._check_alive()
         self.apart = {reason: counted[reason] for reason in Apart if counted[reason]}
         if kept:
-            self._pages = PageRuns.of(self._page, np.concatenate(kept), np.concatenate(shifts))
-        self.size = self._pages.n_pages * self._page
+            self.pages = PageRuns.of(self._page, np.concatenate(kept), np.concatenate(shifts))
+        self.size = self.pages.n_pages * self._page
 
     def copy(self, *, spool: str | None = None, progress: Progress | None = None) -> None:
         """Read every page once, and keep them all. OSError: no room, or the process ended."""
         memory = allocate(self.size, spool)
         there = ~self._hash_all(memory, progress)
-        offsets = (np.flatnonzero(there) * self._page)[self._pages.firsts].tolist()
-        lengths = (self._pages.counts * self._page).tolist()
-        for address, offset, length in zip(self._pages.begins.tolist(), offsets, lengths, strict=True):
+        offsets = (np.flatnonzero(there) * self._page)[self.pages.firsts].tolist()
+        lengths = (self.pages.counts * self._page).tolist()
+        for address, offset, length in zip(self.pages.begins.tolist(), offsets, lengths, strict=True):
             self.extents.append(Extent(address, memory.data[offset : offset + length]))
-        self._looked = self._moved = np.zeros(self._pages.n_pages, np.bool_)
+        self._looked = self._moved = np.zeros(self.pages.n_pages, np.bool_)
         self.taken_at = time.monotonic()
 
     def hash(self, progress: Progress | None = None) -> None:
@@ -134,7 +134,7 @@ class LiveSource(Source):
         OSError: the process ended.
         """
         report = None if progress is None else lambda done, total: progress(f"{phase} {self.name}", done, total)
-        gone = stream(self._remote, self._page, self._pages.pieces(wanted), visit, into=into, progress=report)
+        gone = stream(self._remote, self._page, self.pages.pieces(wanted), visit, into=into, progress=report)
         self._check_alive()
         return gone
 
@@ -154,8 +154,8 @@ class LiveSource(Source):
         """
         self._leave_out(gone)
         names, self._looked, self._moved = names[~gone], looked[~gone], moved[~gone]
-        firsts, counts = self._pages.firsts.tolist(), self._pages.counts.tolist()
-        for address, first, count in zip(self._pages.begins.tolist(), firsts, counts, strict=True):
+        firsts, counts = self.pages.firsts.tolist(), self.pages.counts.tolist()
+        for address, first, count in zip(self.pages.begins.tolist(), firsts, counts, strict=True):
             self.extents.append(NamedExtent(address, self._page, names[first : first + count], contents))
         self.taken_at = time.monotonic()
 
@@ -165,25 +165,25 @@ class LiveSource(Source):
         addresses: uint64 (n,), ascending, in the guest, one a page. A page that is gone has changed. OSError when the
         process ended.
         """
-        wanted = np.zeros(self._pages.n_pages, np.bool_)
-        wanted[self._pages.numbers(addresses)] = True
+        wanted = np.zeros(self.pages.n_pages, np.bool_)
+        wanted[self.pages.numbers(addresses)] = True
         hashes = np.empty(len(addresses), np.uint64)
         gone = self.read("looking again at", wanted, self._hashing(hashes), None, None)
-        changed = gone | (hashes != self.hashes[wanted])
+        changed: NDArray[np.bool_] = gone | (hashes != self.hashes[wanted])
         self.hashes[wanted] = np.where(gone, self.hashes[wanted], hashes)
         return changed
 
     def looked_at(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which of the pages at these addresses in the guest were looked at twice already."""
-        return self._looked[self._pages.numbers(addresses)]
+        return self._looked[self.pages.numbers(addresses)]
 
     def moved(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which of them were another at the second look than at the first."""
-        return self._moved[self._pages.numbers(addresses)]
+        return self._moved[self.pages.numbers(addresses)]
 
     def in_process(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Uint64 ndarray (n,): where pages, by their addresses in the guest, lie in the process."""
-        return self._pages.addresses(self._pages.numbers(addresses))
+        return self.pages.addresses(self.pages.numbers(addresses))
 
     def check(self) -> None:
         """Nothing to ask: reading was complete, or it failed."""
@@ -199,8 +199,8 @@ class LiveSource(Source):
 
     def _hash_all(self, into: Bytes | None, progress: Progress | None) -> NDArray[np.bool_]:
         """Read and hash every page; those that are not there are left out, and told."""
-        everything = np.ones(self._pages.n_pages, np.bool_)
-        self.hashes = np.empty(self._pages.n_pages, np.uint64)
+        everything = np.ones(self.pages.n_pages, np.bool_)
+        self.hashes = np.empty(self.pages.n_pages, np.uint64)
         gone = self.read("reading", everything, self._hashing(self.hashes), into, progress)
         self._leave_out(gone)
         self.first_read = time.monotonic()
@@ -214,9 +214,9 @@ class LiveSource(Source):
 
     def _leave_out(self, gone: NDArray[np.bool_]) -> None:
         if gone.any():
-            self._pages = self._pages.without(gone)
+            self.pages = self.pages.without(gone)
             self.hashes = self.hashes[~gone]
-            self.size = self._pages.n_pages * self._page
+            self.size = self.pages.n_pages * self._page
 
 
 def _why_unwanted(mapping: Mapping, mergeable: bool) -> Apart | None:

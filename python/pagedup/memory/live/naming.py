@@ -16,6 +16,7 @@ from pagedup.memory.source import Progress
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from dedupcore._dedupcore import BufferLike
     from pagedup.memory.live.remote import Bytes
 
     Pages = NDArray[np.bool_]
@@ -27,9 +28,9 @@ _MAX_ROUNDS = 8  # two pages that differ hardly ever share a hash; what moves al
 class Naming:
     """Names the pages of sources that have been hashed.
 
-    A page whose hash is its own has content of its own. Of the pages that share a hash the first one leads: its bytes are
-    kept, and the others are read once more and compared with them, byte by byte. Those that differ, since they share a
-    hash by chance or their lead has moved, take part in another round under another lead.
+    A page whose hash is its own has content of its own. Of the pages that share a hash the first one leads: its bytes
+    are kept, and the others are read once more and compared with them, byte by byte. Those that differ, since they
+    share a hash by chance or their lead has moved, take part in another round under another lead.
 
     A page that is read again and has another hash has moved. It gets a name that no other page has, since what it will
     hold in the end nobody knows.
@@ -54,9 +55,7 @@ class Naming:
         """Bytes of the pages that will be kept, but for chance and what moves."""
         return int(np.count_nonzero(self._leads())) * self._page
 
-    def run(
-        self, allocate: Callable[[int], Bytes], *, frozen: bool = False, progress: Progress | None = None
-    ) -> None:
+    def run(self, allocate: Callable[[int], Bytes], *, frozen: bool = False, progress: Progress | None = None) -> None:
         """Read what must be compared, and name all pages. `frozen`: nothing has run since they were hashed.
 
         Raises OSError when a process ended.
@@ -70,12 +69,11 @@ class Naming:
         for source, own in zip(self._sources, self._own(), strict=True):
             source.hashes = self._hashes[own]
             looked = self._looked[own] & (not frozen)
-            source.settle(
-                self._names[own], self._contents, gone=self._gone[own], looked=looked, moved=self._moved[own]
-            )
+            source.settle(self._names[own], self._contents, gone=self._gone[own], looked=looked, moved=self._moved[own])
 
     def _leads(self) -> Pages:
-        return self._open & (self._lead == np.arange(len(self._lead), dtype=np.uint32))
+        leads: Pages = self._open & (self._lead == np.arange(len(self._lead), dtype=np.uint32))
+        return leads
 
     def _own(self) -> list[slice]:
         return [slice(begin, end) for begin, end in pairwise(self._bounds)]
@@ -157,7 +155,7 @@ class KeptContents:
         """The bytes of these names, one behind the other; names ascend."""
         self._kept.append((names, kept))
 
-    def find(self, names: NDArray[np.uint64]) -> list[tuple[Bytes, int, int]]:
+    def find(self, names: NDArray[np.uint64]) -> list[tuple[BufferLike, int, int]]:
         """See Contents."""
         which, place = np.full(len(names), -1), np.zeros(len(names), np.int64)
         for index, (known, _) in enumerate(self._kept):
@@ -184,6 +182,6 @@ def _lowest(hashes: NDArray[np.uint64]) -> NDArray[np.uint32]:
 
 def _repeated(lowest: NDArray[np.uint32]) -> Pages:
     """Which of them are not alone with their lowest."""
-    repeated = lowest != np.arange(len(lowest), dtype=np.uint32)
+    repeated: Pages = lowest != np.arange(len(lowest), dtype=np.uint32)
     repeated[lowest[repeated]] = True
     return repeated

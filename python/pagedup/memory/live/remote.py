@@ -62,7 +62,7 @@ class RemoteMemory:
     def _read_pieces(self, pieces: NDArray[np.uint64], room: Bytes) -> int:
         """Read as far as it goes; how many bytes of whole pages that is."""
         target = (ctypes.c_ulong * 2)(room.ctypes.data, len(room))
-        got = self._readv(self._pid, ctypes.addressof(target), 1, pieces.ctypes.data, len(pieces), 0)
+        got: int = self._readv(self._pid, ctypes.addressof(target), 1, pieces.ctypes.data, len(pieces), 0)
         return max(got, 0) // self._page * self._page
 
     def _read_each(self, address: int, room: Bytes) -> list[int]:

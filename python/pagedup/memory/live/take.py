@@ -31,6 +31,9 @@ class LiveOptions:
     spool: str | None = None
 
 
+DEFAULT = LiveOptions()
+
+
 def take(
     sources: Sequence[LiveSource],
     options: LiveOptions,
@@ -55,8 +58,11 @@ def take(
         for source in sources:
             source.survey(mergeable=options.mergeable)
         whole = not alone or frame_size < os.sysconf("SC_PAGE_SIZE")
-        if options.spool is None:  # early, since reading it all takes its time
+        # Both early, since reading it all takes its time.
+        if options.spool is None:
             _refuse_too_large(sources, frame_size, sum(source.size for source in sources) if whole else 0)
+        else:
+            allocate(1, options.spool)
         for source in sources:
             if whole:
                 source.copy(spool=options.spool, progress=progress)
