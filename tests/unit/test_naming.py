@@ -44,12 +44,12 @@ class Part(LiveSource):
         self.memory.madvise(mmap.MADV_NOHUGEPAGE)
         view = np.frombuffer(self.memory, np.uint8)
         self.begin = view.ctypes.data + PAGE  # the pages around it are never touched
-        self.pages = view[PAGE:-PAGE].reshape(-1, PAGE)
-        for page, content in zip(self.pages, contents, strict=True):
+        self.rows = view[PAGE:-PAGE].reshape(-1, PAGE)
+        for page, content in zip(self.rows, contents, strict=True):
             page[:] = np.frombuffer(content, np.uint8)
 
     def places(self, mappings: list[Mapping]) -> list[Place]:
-        end = self.begin + self.pages.nbytes
+        end = self.begin + self.rows.nbytes
         return [
             Place(mapping, max(mapping.start, self.begin), min(mapping.end, end), -self.begin, "part")
             for mapping in mappings
@@ -97,7 +97,7 @@ def taken(parts: list[Part], **options: object) -> None:
 def classes(parts: list[Part]) -> list[int]:
     """The canonical page of each page, page by page; -1 for one that was left out."""
     found = pagedup.find_duplicates([part.extents for part in parts])
-    bounds = np.cumsum([0] + [len(part.pages) for part in parts])
+    bounds = np.cumsum([0] + [len(part.rows) for part in parts])
     numbers = np.concatenate(
         [bounds[g] + found.addresses[slice(*found.guest_offsets[g : g + 2])] // PAGE for g in range(len(parts))]
     ).astype(np.int64)
@@ -107,7 +107,7 @@ def classes(parts: list[Part]) -> list[int]:
 
 
 def addresses(part: Part) -> NDArray[np.uint64]:
-    return np.arange(len(part.pages), dtype=np.uint64) * np.uint64(PAGE)
+    return np.arange(len(part.rows), dtype=np.uint64) * np.uint64(PAGE)
 
 
 def by_dictionary(pages: list[bytes]) -> list[int]:
@@ -134,7 +134,7 @@ def test_still_memory_is_grouped_by_its_bytes(texts: list[str]) -> None:
     pages = [content(letter) for text in texts for letter in text]
     assert classes(parts) == by_dictionary(pages)
     found = pagedup.find_duplicates([part.extents for part in parts])
-    whole = pagedup.find_duplicates([[Extent(0, part.pages.reshape(-1).data)] for part in parts])
+    whole = pagedup.find_duplicates([[Extent(0, part.rows.reshape(-1).data)] for part in parts])
     for factor in (1, 2, 4):
         by_names = pagedup.find_duplicates([part.extents for part in parts], frame_size=PAGE) if factor == 1 else found
         assert pagedup.summarize(by_names.coarsen(factor)) == pagedup.summarize(whole.coarsen(factor))
@@ -144,7 +144,7 @@ def test_still_memory_is_grouped_by_its_bytes(texts: list[str]) -> None:
 def test_domains_and_larger_frames() -> None:
     parts = parts_of("AB.AABAB", "AB..ABAB", "CB.AABAB")
     taken(parts)
-    names, whole = [part.extents for part in parts], [part.pages.reshape(-1) for part in parts]
+    names, whole = [part.extents for part in parts], [part.rows.reshape(-1) for part in parts]
     for options in ({}, {"domains": ["x", "y", "x"]}, {"frame_size": 2 * PAGE}, {"frame_size": 4 * PAGE}):
         found = pagedup.find_duplicates(names, **options)
         wanted = pagedup.find_duplicates(whole, **options)
@@ -160,7 +160,7 @@ def test_pages_that_change_meanwhile(data: st.DataObject) -> None:
     n = sum(map(len, texts))
     edits = data.draw(st.dictionaries(st.integers(0, max(0, n - 1)), st.sampled_from("..ABCDEFGHIJxyz"), max_size=n))
     parts = parts_of(*texts)
-    rows = [row for part in parts for row in part.pages]
+    rows = [row for part in parts for row in part.rows]
     old = "".join(texts)
 
     def edit() -> None:
@@ -175,7 +175,7 @@ def test_pages_that_change_meanwhile(data: st.DataObject) -> None:
         undo()
     told = classes(parts)
     moved = np.concatenate(
-        [part.moved(np.arange(len(part.pages), dtype=np.uint64) * np.uint64(PAGE)) for part in parts]
+        [part.moved(np.arange(len(part.rows), dtype=np.uint64) * np.uint64(PAGE)) for part in parts]
     )
     assert {i for i in range(n) if moved[i]} <= {i for i in edits if i < n and edits[i] != old[i]}
     for i in range(n):
@@ -191,7 +191,7 @@ def test_what_moved_is_watched() -> None:
 
     def edit() -> None:
         for index in (0, 3, 4, 6):  # a lead, a member, a zero page, and one that stands alone
-            parts[0].pages[index, 9] = 7
+            parts[0].rows[index, 9] = 7
 
     undo = before("copying", edit)
     try:
@@ -216,7 +216,7 @@ def test_a_frozen_process_is_looked_at_again() -> None:
     parts = parts_of("AA..B")
     naming_run = naming.Naming(_hashed(parts))
     naming_run.run(lambda size: np.zeros(size, np.uint8), frozen=True)
-    parts[0].pages[1, 5] = 9
+    parts[0].rows[1, 5] = 9
     found = pagedup.find_duplicates([part.extents for part in parts])
     watch = Watch(parts, found)
     watch.look(1, 0)
@@ -276,7 +276,7 @@ def test_what_moves_all_the_time_comes_to_an_end() -> None:
     """Whichever page leads has moved when it is copied."""
     parts = parts_of("A" * 40 + "BB")
     turn = iter(range(40))
-    undo = before("copying", lambda: parts[0].pages.__setitem__((next(turn), 3), 1), times=100)
+    undo = before("copying", lambda: parts[0].rows.__setitem__((next(turn), 3), 1), times=100)
     try:
         taken(parts)
     finally:
@@ -309,7 +309,7 @@ def test_files_explain_named_pages_as_they_do_bytes(tmp_path: Path) -> None:
     parts = parts_of("AB.ABCE", "BADDE", "..D")
     taken(parts)
     explained = []
-    for memory in ([part.extents for part in parts], [[Extent(0, part.pages.reshape(-1).data)] for part in parts]):
+    for memory in ([part.extents for part in parts], [[Extent(0, part.rows.reshape(-1).data)] for part in parts]):
         with open_tree(str(tmp_path)) as tree:
             explained.append(explain(pagedup.find_duplicates(memory), memory, tree))
     assert explained[0] == explained[1]
