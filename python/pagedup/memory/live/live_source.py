@@ -179,6 +179,8 @@ class LiveSource(Source):
 
     def moved(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which of them were another at the second look than at the first."""
+        if not self._moved.any():
+            return np.zeros(len(addresses), np.bool_)
         return self._moved[self.pages.numbers(addresses)]
 
     def in_process(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import platform
+import os
 from collections.abc import Sequence
 from functools import cmp_to_key
 from itertools import pairwise
@@ -15,7 +15,7 @@ _EQUAL, _LESS = 0, 1
 
 def same_memory(pids: Sequence[int]) -> tuple[int, int] | None:
     """The positions of two processes with one memory; None if there are none, or the kernel does not tell."""
-    number = _KCMP.get(platform.machine())
+    number = _KCMP.get(os.uname().machine)
     if number is None or len(pids) < 2:
         return None
     call = ctypes.CDLL(None).syscall
