@@ -339,7 +339,7 @@ def test_names_and_bytes_are_not_compared() -> None:
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What repeats is known after a first reading; what is needed in any case, before it."""
     texts = ("ABAB.C", "ADA")
-    beside, kept = 9 * 72 + (16 << 20), 2 * PAGE
+    beside, kept = 9 * 80 + (16 << 20), 2 * PAGE
     monkeypatch.setattr(take_module, "available_memory", lambda: beside + kept)
     taken(parts_of(*texts))
     monkeypatch.setattr(take_module, "available_memory", lambda: beside + kept - 1)

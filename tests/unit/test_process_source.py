@@ -357,7 +357,7 @@ def test_all_bytes_take_more_room(child: Child, monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(OSError, match=rf"{child.text}: scanning takes [0-9,]+ bytes of memory") as caught:
             open_sources(texts, frame_size=frame_size)
         needed = int(str(caught.value).partition("takes ")[2].partition(" bytes")[0].replace(",", ""))
-        assert needed == pytest.approx(size + size // frame_size * 72 + (16 << 20), abs=32 * PAGE)
+        assert needed == pytest.approx(size + size // frame_size * 80 + (16 << 20), abs=32 * PAGE)
     monkeypatch.setattr(take, "available_memory", lambda: size // 2 + (16 << 20))
     open_one(child.text).close()
 

@@ -13,8 +13,8 @@ from pagedup.memory.live.room import allocate, available_memory
 from pagedup.memory.source import Progress
 
 # Bytes a frame beside what is kept: 28 for grouping (see find_duplicates), as many again for what is told of the
-# classes, and 16 for its hash and its name; and 16 MiB.
-_BESIDE, _FIXED = 72, 16 << 20
+# classes, and 24 for hashes and names; and 16 MiB.
+_BESIDE, _FIXED = 80, 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
