@@ -83,7 +83,7 @@ def assert_names_say_what_bytes_say(guests: Sequence[Layout]) -> None:
         pages = materialize(guest)
         edges = np.flatnonzero(np.diff(guest.present, prepend=False, append=False)).tolist()
         memory.append(
-            [Extent(begin * PAGE, pages[begin:end]) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
+            [Extent(begin * PAGE, pages[begin:end].data) for begin, end in zip(edges[::2], edges[1::2], strict=True)]
         )
     by_bytes, by_names = find_duplicates(memory, frame_size=PAGE), find_duplicate_names(guests)
     assert np.array_equal(by_bytes.canonical, by_names.canonical)
