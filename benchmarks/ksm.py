@@ -7,6 +7,7 @@ however this process ends, SIGKILL included.
 
 import contextlib
 import fcntl
+import mmap
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -82,13 +83,17 @@ class Stepper:
 
     def __init__(self) -> None:
         self._sleep = STILL
-        self._left = 0  # zero pages that the kernel counts though none is merged: at times, of processes that ended
+        self._left = 0  # zero pages that are counted though none is merged: at times those of processes that ended
 
     def counters(self) -> dict[str, int]:
         """All that KSM counts and we look at."""
         found = {name: int(read(name)) for name in COUNTERS}
         found["ksm_zero_pages"] -= self._left
         return found
+
+    def general_profit(self) -> int:
+        """What KSM says that it frees, in bytes, less what it needs for that."""
+        return int(read("general_profit")) - self._left * mmap.PAGESIZE
 
     def restart(self, settings: Mapping[str, int] = AS_THEY_ARE) -> None:
         """Give every page its own copy again, and stand still; `settings` differ from SETTINGS."""
