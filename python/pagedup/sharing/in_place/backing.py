@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,14 +59,14 @@ class Backing:
         self.file: File | None = File()
         os.ftruncate(self.file.fd, size)
         self.inode = os.fstat(self.file.fd).st_ino
-        self._owners: set[weakref.ref[object]] = set()
+        self._owners: dict[int, weakref.ref[object]] = {}  # by id, as an array has no hash
         self._punched = np.zeros(size // mmap.PAGESIZE, bool)
 
     def live_as_long_as(self, owners: Iterable[object]) -> None:
         """Close the file when all of these are gone, and those of earlier calls."""
         _open[self.inode] = self
         for owner in owners:
-            self._owners.add(weakref.ref(owner, self._gone))
+            self._owners[id(owner)] = weakref.ref(owner, partial(self._gone, id(owner)))
 
     def reclaim(self) -> int:
         """Free the pages that no mapping of this process shows; bytes freed."""
@@ -81,8 +82,9 @@ class Backing:
             self._punched |= dead
             return int(sizes.sum())
 
-    def _gone(self, owner: weakref.ref[object]) -> None:
-        self._owners.discard(owner)
+    def _gone(self, number: int, owner: weakref.ref[object]) -> None:
+        if self._owners.get(number) is owner:
+            del self._owners[number]
         if not self._owners:
             _open.pop(self.inode, None)
             self.file = None

@@ -24,19 +24,23 @@ def chained(content: Numbers, begins: NDArray[np.bool_], n: int) -> Numbers:
     pairs = np.flatnonzero((here >= 0) & (there >= 0) & (here != there) & ~begins[1:])
     key, count = np.unique(here[pairs] * n + there[pairs], return_counts=True)
     order = np.argsort(-count, kind="stable")
-    before, behind = key[order] // max(n, 1), key[order] % max(n, 1)
+    before, behind, count = key[order] // max(n, 1), key[order] % max(n, 1), count[order]
     follows = np.full(n, -1, np.int64)  # the content that each is put behind
     leads = np.full(n, -1, np.int64)
+    rank = np.arange(n)  # higher for what is put behind another more often
     for _ in range(_ROUNDS):
         open_pairs = (leads[before] < 0) & (follows[behind] < 0)
-        before, behind = before[open_pairs], behind[open_pairs]
+        before, behind, count = before[open_pairs], behind[open_pairs], count[open_pairs]
         if not len(before):
             break
         # The pairs that are the most frequent ones for both of their contents.
         best = _first_of_each(before, n) & _first_of_each(behind, n)
         leads[before[best]] = behind[best]
         follows[behind[best]] = before[best]
-        _open_rings(follows, leads)
+        rank[behind[best]] = count[best] * n + behind[best]
+        cut = _weakest_of_rings(follows, rank)
+        leads[follows[cut]] = -1
+        follows[cut] = -1
     head, distance = _heads(follows)
     places = np.empty(n, np.int64)
     places[np.lexsort((distance, head))] = np.arange(n)
@@ -51,18 +55,17 @@ def _first_of_each(values: Numbers, n: int) -> NDArray[np.bool_]:
     return first
 
 
-def _open_rings(follows: Numbers, leads: Numbers) -> None:
-    """Cut each ring of contents before its lowest."""
+def _weakest_of_rings(follows: Numbers, rank: Numbers) -> Numbers:
+    """Of each ring of contents, that of the lowest rank; there is one of a rank."""
     n = len(follows)
-    numbers = np.arange(n)
-    jump = np.where(follows >= 0, follows, numbers)
-    lowest = np.minimum(numbers, jump)
+    jump = np.where(follows >= 0, follows, np.arange(n))
+    lowest = rank.copy()
     for _ in range(max(1, n - 1).bit_length()):
         lowest = np.minimum(lowest, lowest[jump])
         jump = jump[jump]
-    cut = np.flatnonzero((follows[jump] >= 0) & (lowest == numbers))
-    leads[follows[cut]] = -1
-    follows[cut] = -1
+    # From a content of a ring no jump leads to the first of a chain.
+    weakest: Numbers = np.flatnonzero((follows[jump] >= 0) & (lowest == rank))
+    return weakest
 
 
 def _heads(follows: Numbers) -> tuple[Numbers, Numbers]:

@@ -81,7 +81,8 @@ class InPlace:
         return sum(backing.reclaim() for backing in self._backings)
 
     def __repr__(self) -> str:
+        left = sum(left.bytes for left in self.left)
         return (
-            f"<InPlace: {self.saved_bytes:,} bytes saved; {self.zero_pages:,} zero pages, {self.shared_pages:,} others on"
-            f" {self.stored_pages:,} stored copies; {sum(left.bytes for left in self.left):,} bytes left>"
+            f"<InPlace: {self.saved_bytes:,} bytes saved; {self.zero_pages:,} zero pages,"
+            f" {self.shared_pages:,} others on {self.stored_pages:,} stored copies; {left:,} bytes left>"
         )

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pagedup.memory.live.smaps import Mapping
     from pagedup.sharing.in_place.arrays import Range
 
-# What may be lost without anybody noticing, or is kept (VmFlags of Linux's filesystems/proc.rst): rights, how the memory
-# is accounted, and hints. Memory with any other flag stays as it is, also with one of a later kernel.
+# What may be lost without anybody noticing, or is kept (VmFlags of Linux's filesystems/proc.rst): rights, how memory is
+# accounted, and hints. Memory with any other flag stays as it is, also with one of a later kernel.
 _HARMLESS = frozenset(["rd", "wr", "mr", "mw", "me", "ac", "nr", "sd", "hg", "nh", "rr", "sr", "mg"])
 _WHY = {
     "lo": "locked by mlock",
