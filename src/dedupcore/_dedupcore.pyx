@@ -657,26 +657,26 @@ cdef class MappedFile:
 
 
 cdef extern from "in_place.h" nogil:
-    int DEDUPCORE_REPLACED
-    int DEDUPCORE_DIFFERS
-    int DEDUPCORE_REFUSED
-    int DEDUPCORE_LOST
-    int dedupcore_in_place_store(int fd, const uint64_t *addresses, const uint64_t *offsets, const uint64_t *sizes,
+    int INPLACE_REPLACED
+    int INPLACE_DIFFERS
+    int INPLACE_REFUSED
+    int INPLACE_LOST
+    int inplace_store(int fd, const uint64_t *addresses, const uint64_t *offsets, const uint64_t *sizes,
                                  size_t n)
-    void dedupcore_in_place_map(int fd, const uint8_t *stored, const uint64_t *addresses, const uint64_t *offsets,
+    void inplace_map(int fd, const uint8_t *stored, const uint64_t *addresses, const uint64_t *offsets,
                                 const uint64_t *sizes, const uint8_t *protections, size_t n, uint8_t *outcomes)
-    void dedupcore_in_place_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
+    void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
                                  const uint8_t *protections, size_t n, uint8_t *outcomes)
-    void dedupcore_in_place_split(const uint64_t *pages, size_t n, size_t page_size)
-    void dedupcore_in_place_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
-    int dedupcore_in_place_forks(uint64_t *forks)
-    int dedupcore_in_place_punch(int fd, const uint64_t *offsets, const uint64_t *sizes, size_t n, uint64_t forks)
+    void inplace_split(const uint64_t *pages, size_t n, size_t page_size)
+    void inplace_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
+    int inplace_forks(uint64_t *forks)
+    int inplace_punch(int fd, const uint64_t *offsets, const uint64_t *sizes, size_t n, uint64_t forks)
 
 
-REPLACED = DEDUPCORE_REPLACED
-DIFFERS = DEDUPCORE_DIFFERS
-REFUSED = DEDUPCORE_REFUSED
-LOST = DEDUPCORE_LOST
+REPLACED = INPLACE_REPLACED
+DIFFERS = INPLACE_DIFFERS
+REFUSED = INPLACE_REFUSED
+LOST = INPLACE_LOST
 
 
 def _same_length(n, *others):
@@ -692,7 +692,7 @@ def in_place_store(int fd, const uint64_t[::1] addresses, const uint64_t[::1] of
     _same_length(n, offsets, sizes)
     if n:
         with nogil:
-            rc = dedupcore_in_place_store(fd, &addresses[0], &offsets[0], &sizes[0], n)
+            rc = inplace_store(fd, &addresses[0], &offsets[0], &sizes[0], n)
         _check(rc)
 
 
@@ -709,7 +709,7 @@ def in_place_map(int fd, const uint8_t[::1] stored, const uint64_t[::1] addresse
             raise ValueError(f"range {i} is not within the {stored.shape[0]} bytes that are stored")
     if n:
         with nogil:
-            dedupcore_in_place_map(fd, &stored[0], &addresses[0], &offsets[0], &sizes[0], &protections[0], n,
+            inplace_map(fd, &stored[0], &addresses[0], &offsets[0], &sizes[0], &protections[0], n,
                                    &outcomes[0])
 
 
@@ -720,14 +720,14 @@ def in_place_zero(const uint64_t[::1] addresses, const uint64_t[::1] sizes, cons
     _same_length(n, sizes, mapped, protections, outcomes)
     if n:
         with nogil:
-            dedupcore_in_place_zero(&addresses[0], &sizes[0], &mapped[0], &protections[0], n, &outcomes[0])
+            inplace_zero(&addresses[0], &sizes[0], &mapped[0], &protections[0], n, &outcomes[0])
 
 
 def in_place_split(const uint64_t[::1] pages, size_t page_size):
     """Split the huge pages that these pages, given by their addresses, belong to; see in_place.h."""
     if pages.shape[0]:
         with nogil:
-            dedupcore_in_place_split(&pages[0], pages.shape[0], page_size)
+            inplace_split(&pages[0], pages.shape[0], page_size)
 
 
 def in_place_keep_small(const uint64_t[::1] addresses, const uint64_t[::1] sizes):
@@ -735,13 +735,13 @@ def in_place_keep_small(const uint64_t[::1] addresses, const uint64_t[::1] sizes
     _same_length(addresses.shape[0], sizes)
     if addresses.shape[0]:
         with nogil:
-            dedupcore_in_place_keep_small(&addresses[0], &sizes[0], addresses.shape[0])
+            inplace_keep_small(&addresses[0], &sizes[0], addresses.shape[0])
 
 
 def in_place_forks():
     """How many forks there were since the first call, in this process and those that it is a copy of."""
     cdef uint64_t forks = 0
-    _check(dedupcore_in_place_forks(&forks))
+    _check(inplace_forks(&forks))
     return forks
 
 
@@ -751,5 +751,5 @@ def in_place_punch(int fd, const uint64_t[::1] offsets, const uint64_t[::1] size
     cdef int rc
     _same_length(n, sizes)
     with nogil:
-        rc = dedupcore_in_place_punch(fd, &offsets[0] if n else NULL, &sizes[0] if n else NULL, n, forks)
+        rc = inplace_punch(fd, &offsets[0] if n else NULL, &sizes[0] if n else NULL, n, forks)
     return _check(rc) == 1

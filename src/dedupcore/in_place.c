@@ -25,7 +25,7 @@ static void *pointer(uint64_t address)
     return (void *)(uintptr_t)address;
 }
 
-int dedupcore_in_place_store(int fd, const uint64_t *addresses, const uint64_t *offsets, const uint64_t *sizes, size_t n)
+int inplace_store(int fd, const uint64_t *addresses, const uint64_t *offsets, const uint64_t *sizes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         for (uint64_t done = 0; done < sizes[i];) {
@@ -47,16 +47,16 @@ static uint8_t refused(void *at, size_t size, int protection, const uint8_t *con
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 
     if (msync(at, size, MS_ASYNC) == 0 || errno != ENOMEM) /* which looks for gaps, and does nothing to private memory */
-        return DEDUPCORE_REFUSED;
+        return INPLACE_REFUSED;
     if (mmap(at, size, PROT_READ | PROT_WRITE, flags, -1, 0) != at)
-        return DEDUPCORE_LOST;
+        return INPLACE_LOST;
     if (content)
         memcpy(at, content, size);
     mprotect(at, size, protection);
-    return DEDUPCORE_REFUSED;
+    return INPLACE_REFUSED;
 }
 
-void dedupcore_in_place_map(int fd, const uint8_t *stored, const uint64_t *addresses, const uint64_t *offsets,
+void inplace_map(int fd, const uint8_t *stored, const uint64_t *addresses, const uint64_t *offsets,
                             const uint64_t *sizes, const uint8_t *protections, size_t n, uint8_t *outcomes)
 {
     for (size_t i = 0; i < n; i++) {
@@ -64,15 +64,15 @@ void dedupcore_in_place_map(int fd, const uint8_t *stored, const uint64_t *addre
         const uint8_t *content = stored + offsets[i];
 
         if (memcmp(at, content, sizes[i]) != 0)
-            outcomes[i] = DEDUPCORE_DIFFERS;
+            outcomes[i] = INPLACE_DIFFERS;
         else if (mmap(at, sizes[i], protections[i], MAP_PRIVATE | MAP_FIXED, fd, (off_t)offsets[i]) == at)
-            outcomes[i] = DEDUPCORE_REPLACED;
-        else if ((outcomes[i] = refused(at, sizes[i], protections[i], content)) == DEDUPCORE_LOST)
+            outcomes[i] = INPLACE_REPLACED;
+        else if ((outcomes[i] = refused(at, sizes[i], protections[i], content)) == INPLACE_LOST)
             return;
     }
 }
 
-void dedupcore_in_place_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
+void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
                              const uint8_t *protections, size_t n, uint8_t *outcomes)
 {
     const byte_scans *scans = byte_scans_for(dedupcore_cpu_used());
@@ -82,24 +82,24 @@ void dedupcore_in_place_zero(const uint64_t *addresses, const uint64_t *sizes, c
         void *at = pointer(addresses[i]);
 
         if (scans->first_nonzero(at, sizes[i]) != sizes[i])
-            outcomes[i] = DEDUPCORE_DIFFERS;
+            outcomes[i] = INPLACE_DIFFERS;
         else if (!mapped[i])
-            outcomes[i] = madvise(at, sizes[i], MADV_DONTNEED) ? DEDUPCORE_REFUSED : DEDUPCORE_REPLACED;
+            outcomes[i] = madvise(at, sizes[i], MADV_DONTNEED) ? INPLACE_REFUSED : INPLACE_REPLACED;
         else if (mmap(at, sizes[i], protections[i], flags, -1, 0) == at)
-            outcomes[i] = DEDUPCORE_REPLACED;
-        else if ((outcomes[i] = refused(at, sizes[i], protections[i], NULL)) == DEDUPCORE_LOST)
+            outcomes[i] = INPLACE_REPLACED;
+        else if ((outcomes[i] = refused(at, sizes[i], protections[i], NULL)) == INPLACE_LOST)
             return;
     }
 }
 
-void dedupcore_in_place_split(const uint64_t *pages, size_t n, size_t page_size)
+void inplace_split(const uint64_t *pages, size_t n, size_t page_size)
 {
     /* The kernel splits a huge page of which it is to age one small page. */
     for (size_t i = 0; i < n; i++)
         madvise(pointer(pages[i]), page_size, MADV_COLD);
 }
 
-void dedupcore_in_place_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
+void inplace_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
 {
     /* It fails where the kernel knows no huge pages, and where there is no room for a mapping more: both are fine. */
     for (size_t i = 0; i < n; i++)
@@ -117,7 +117,7 @@ static void after_fork(void)
     pthread_mutex_unlock(&lock);
 }
 
-int dedupcore_in_place_forks(uint64_t *forks)
+int inplace_forks(uint64_t *forks)
 {
     int rc = 0;
 
@@ -130,7 +130,7 @@ int dedupcore_in_place_forks(uint64_t *forks)
     return rc;
 }
 
-int dedupcore_in_place_punch(int fd, const uint64_t *offsets, const uint64_t *sizes, size_t n, uint64_t forks)
+int inplace_punch(int fd, const uint64_t *offsets, const uint64_t *sizes, size_t n, uint64_t forks)
 {
     const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
     int rc = 0;
