@@ -167,6 +167,24 @@ def test_locked_memory() -> None:
     assert reasons(pagedup.share_in_place([array])) == {"locked by mlock": 2 * PAGE}
 
 
+def test_memory_that_will_be_locked() -> None:
+    done = run_python(
+        """
+        import ctypes, mmap
+        import pagedup
+        array = pagedup.allocate(4 * mmap.PAGESIZE)
+        array[:] = 1
+        if ctypes.CDLL(None).mlockall(2):  # MCL_FUTURE
+            print("not allowed")
+        else:
+            print([(left.why, left.bytes // mmap.PAGESIZE) for left in pagedup.share_in_place([array]).left])
+        """
+    )
+    if done.stdout == "not allowed\n":
+        pytest.skip("mlockall is not allowed here")
+    assert done.stdout == "[('what is mapped is locked by mlockall', 4)]\n", done.stderr
+
+
 def test_shared_memory_and_files(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"\1" * 2 * PAGE)

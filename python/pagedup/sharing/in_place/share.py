@@ -57,11 +57,18 @@ def share_in_place(arrays: Iterable[NDArray[Any]]) -> InPlace:
     kept = checked(arrays)
     memory, beside = whole_pages(ranges(kept), _PAGE)
     with backings.lock:
-        text = _read_smaps()
-        mappings = read_mappings(text)
+        with mmap.mmap(-1, _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as new:
+            text = _read_smaps()
+            mappings = read_mappings(text)
+            new_at = np.frombuffer(new, np.uint8).ctypes.data
+            new_is_locked = any("lo" in m.flags for m in mappings if m.start <= new_at < m.end)
         concerned = _overlapping(mappings, memory)
         huge, keys = details(text, concerned)
         found, left = pieces(memory, concerned, keys)
+        if new_is_locked:
+            # The kernel would write to each page that it maps, and so give it a copy of its own.
+            left["what is mapped is locked by mlockall"] += sum(piece.end - piece.start for piece in found)
+            found = []
         del text
         limit = _max_mappings()
         pages, files = _look(found)
