@@ -1,6 +1,7 @@
 """Sharing in place: the bytes stay, the memory goes, and each write stays the writer's own."""
 
 import ctypes
+import errno
 import gc
 import mmap
 import os
@@ -18,7 +19,7 @@ from pagedup.sharing.in_place import backing
 from tests.in_place_memory import LIBC, PAGE, guarded, held
 from tests.processes import run_python, under_sanitizer
 
-MADV_DONTNEED, MADV_DONTFORK, MADV_WIPEONFORK, MADV_DONTDUMP = 4, 10, 18, 16
+MADV_DONTNEED, MADV_FREE, MADV_DONTFORK, MADV_WIPEONFORK, MADV_DONTDUMP = 4, 8, 10, 18, 16
 
 
 def memory(contents: list[int]) -> np.ndarray:
@@ -241,6 +242,46 @@ def test_the_heap_is_left_alone() -> None:
     assert "the heap of malloc; pagedup.allocate gives memory of its own" in done.stdout
 
 
+def distinct(array: np.ndarray) -> int:
+    """Different contents that are not zero."""
+    return pagedup.find_duplicates(array).n_distinct
+
+
+def test_memory_like_that_of_guests() -> None:
+    """Guests of mostly zero pages, whose others are in runs that stand elsewhere too: first so, then after writes."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    array = guarded(n * PAGE)
+    pages = array.reshape(n, PAGE)
+    at = 0
+    while at < n:
+        length = min(int(rng.geometric(0.25)), n - at)
+        kind = rng.random()
+        if kind < 0.2:
+            pages[at : at + length] = rng.integers(0, 256, (length, PAGE), np.uint8)
+        elif kind < 0.5 and at > length:
+            start = int(rng.integers(0, at - length))
+            pages[at : at + length] = pages[start : start + length]
+        elif kind < 0.7:
+            pages[at : at + length] = 0  # written, so that there is memory
+        at += length
+    before = array.copy()
+    results = [pagedup.share_in_place([array])]
+    assert np.array_equal(array, before)
+    assert held(array) <= 1.05 * distinct(array)
+    for i in rng.choice(n, n // 10, replace=False).tolist():
+        pages[i, rng.integers(PAGE)] ^= 1
+        before.reshape(n, PAGE)[i] = pages[i]
+    assert np.array_equal(array, before)
+    results.append(pagedup.share_in_place([array]))
+    unused = sum(result.reclaim() for result in results)
+    assert unused > 0
+    assert np.array_equal(array, before)
+    assert held(array) <= 1.05 * distinct(array)
+    files = {backing.inode: backing for result in results for backing in result._backings}
+    assert sum(os.fstat(b.file.fd).st_blocks * 512 for b in files.values() if b.file) <= held(array) * PAGE
+
+
 def test_again_finds_what_is_new_and_keeps_what_is_shared() -> None:
     array = memory([1, 2, 1, 2, 3, 4])
     first = pagedup.share_in_place([array])
@@ -352,6 +393,26 @@ def test_dontneed_brings_back_what_was_shared() -> None:
     pagedup.share_in_place([array])
     array[:] = 5
     advise(array, MADV_DONTNEED)
+    assert np.array_equal(array, before)
+    assert LIBC.madvise(ctypes.c_void_p(address(array)), ctypes.c_size_t(array.nbytes), MADV_FREE) == -1
+    assert ctypes.get_errno() == errno.EINVAL
+
+
+@pytest.mark.parametrize("flags", [0, os.O_DIRECT], ids=["read", "O_DIRECT"])
+def test_reading_into_shared_pages_afterwards(flags: int, tmp_path: Path) -> None:
+    array = memory([1, 1, 0, 0])
+    before = array.copy()
+    pagedup.share_in_place([array])
+    path = tmp_path / "file"
+    path.write_bytes(b"\7" * PAGE)
+    try:
+        fd = os.open(path, os.O_RDONLY | flags)
+    except OSError:
+        pytest.skip("this file system knows no O_DIRECT")
+    for page in (0, 2):
+        assert os.preadv(fd, [array[page * PAGE : (page + 1) * PAGE].data], 0) == PAGE
+        before[page * PAGE : (page + 1) * PAGE] = 7
+    os.close(fd)
     assert np.array_equal(array, before)
 
 
