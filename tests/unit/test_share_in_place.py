@@ -161,6 +161,7 @@ def test_memory_with_a_property_that_would_be_lost(advice: int, why: str) -> Non
     assert held(array) == 4
 
 
+@pytest.mark.skipif(under_sanitizer(), reason="AddressSanitizer makes nothing of mlock")
 def test_locked_memory() -> None:
     array = memory([1, 1])
     if LIBC.mlock(ctypes.c_void_p(address(array)), ctypes.c_size_t(array.nbytes)):
@@ -168,6 +169,7 @@ def test_locked_memory() -> None:
     assert reasons(pagedup.share_in_place([array])) == {"locked by mlock": 2 * PAGE}
 
 
+@pytest.mark.skipif(under_sanitizer(), reason="AddressSanitizer makes nothing of mlockall")
 def test_memory_that_will_be_locked() -> None:
     done = run_python(
         """
@@ -359,6 +361,7 @@ def test_reclaim_knows_pages_that_moved() -> None:
     assert (there == 7).all()
 
 
+@pytest.mark.skipif(under_sanitizer(), reason="AddressSanitizer keeps freed memory for a while")
 def test_when_the_arrays_are_gone_so_is_everything() -> None:
     files, mappings = len(os.listdir("/proc/self/fd")), len(backing.read_own_mappings())
     array, owned = memory([1, 1, 2, 2, 3]), np.full(8 << 20, 9, np.uint8)
@@ -484,6 +487,7 @@ def test_few_mappings_the_longest_runs_first(room: int) -> None:
         assert int(left) == 1200 - 2 * int(saved)
 
 
+@pytest.mark.skipif(under_sanitizer(), reason="AddressSanitizer has mappings of its own")
 def test_no_mapping_to_be_had_at_all() -> None:
     """What the kernel refuses, though it was planned, stays as it is."""
     done = run_python(
