@@ -19,6 +19,7 @@ import numpy as np
 import dedupcore
 from benchmarks import data, native, peers, realram
 from benchmarks.data import Bytes
+from benchmarks.in_place import in_place, in_place_ksm
 from benchmarks.layouts import layouts
 from benchmarks.live import live
 from benchmarks.measure import Outcome, rounds_of, silently
@@ -321,6 +322,8 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "elf": elf,
     "html": html,
     "live": live,
+    "in_place": in_place,
+    "in_place_ksm": in_place_ksm,
     "unique": unique,
     "scale": scale,
     "adversarial": adversarial,

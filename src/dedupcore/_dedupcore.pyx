@@ -679,3 +679,105 @@ cdef class MappedFile:
 
     def __dealloc__(self):
         dedupcore_map_destroy(self.map)
+
+
+# --- sharing in place ----------------------------------------------------------------------------------------------
+
+
+cdef extern from "in_place.h" nogil:
+    int INPLACE_REPLACED
+    int INPLACE_DIFFERS
+    int INPLACE_REFUSED
+    int INPLACE_LOST
+    int inplace_store(int fd, const uint64_t *addresses, const uint64_t *offsets, const uint64_t *sizes,
+                                 size_t n)
+    void inplace_map(int fd, const uint8_t *stored, const uint64_t *addresses, const uint64_t *offsets,
+                                const uint64_t *sizes, const uint8_t *protections, size_t n, uint8_t *outcomes)
+    void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
+                                 const uint8_t *protections, size_t n, uint8_t *outcomes)
+    void inplace_split(const uint64_t *pages, size_t n, size_t page_size)
+    void inplace_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
+    int inplace_forks(uint64_t *forks)
+    int inplace_punch(int fd, const uint64_t *offsets, const uint64_t *sizes, size_t n, uint64_t forks)
+
+
+REPLACED = INPLACE_REPLACED
+DIFFERS = INPLACE_DIFFERS
+REFUSED = INPLACE_REFUSED
+LOST = INPLACE_LOST
+
+
+def _same_length(n, *others):
+    for other in others:
+        if len(other) != n:
+            raise ValueError(f"there are {n} addresses or offsets, but {len(other)} items of what goes with them")
+
+
+def in_place_store(int fd, const uint64_t[::1] addresses, const uint64_t[::1] offsets, const uint64_t[::1] sizes):
+    """Write ranges of this process's memory to a file; see in_place.h. Raises OSError."""
+    cdef size_t n = addresses.shape[0]
+    cdef int rc
+    _same_length(n, offsets, sizes)
+    if n:
+        with nogil:
+            rc = inplace_store(fd, &addresses[0], &offsets[0], &sizes[0], n)
+        _check(rc)
+
+
+def in_place_map(int fd, const uint8_t[::1] stored, const uint64_t[::1] addresses, const uint64_t[::1] offsets,
+                 const uint64_t[::1] sizes, const uint8_t[::1] protections, uint8_t[::1] outcomes):
+    """Map a file's bytes over ranges of this process's memory, where they are equal; see in_place.h.
+
+    Nothing here can tell whether the ranges may be replaced. outcomes: becomes REPLACED, DIFFERS, REFUSED or LOST.
+    """
+    cdef size_t n = addresses.shape[0], i
+    _same_length(n, offsets, sizes, protections, outcomes)
+    for i in range(n):
+        if offsets[i] > <uint64_t>stored.shape[0] or sizes[i] > <uint64_t>stored.shape[0] - offsets[i]:
+            raise ValueError(f"range {i} is not within the {stored.shape[0]} bytes that are stored")
+    if n:
+        with nogil:
+            inplace_map(fd, &stored[0], &addresses[0], &offsets[0], &sizes[0], &protections[0], n,
+                                   &outcomes[0])
+
+
+def in_place_zero(const uint64_t[::1] addresses, const uint64_t[::1] sizes, const uint8_t[::1] mapped,
+                  const uint8_t[::1] protections, uint8_t[::1] outcomes):
+    """Give ranges of zeros back to the kernel; see in_place.h. outcomes: as of in_place_map."""
+    cdef size_t n = addresses.shape[0]
+    _same_length(n, sizes, mapped, protections, outcomes)
+    if n:
+        with nogil:
+            inplace_zero(&addresses[0], &sizes[0], &mapped[0], &protections[0], n, &outcomes[0])
+
+
+def in_place_split(const uint64_t[::1] pages, size_t page_size):
+    """Split the huge pages that these pages, given by their addresses, belong to; see in_place.h."""
+    if pages.shape[0]:
+        with nogil:
+            inplace_split(&pages[0], pages.shape[0], page_size)
+
+
+def in_place_keep_small(const uint64_t[::1] addresses, const uint64_t[::1] sizes):
+    """Ask that no huge pages are made of these ranges from now on; see in_place.h."""
+    _same_length(addresses.shape[0], sizes)
+    if addresses.shape[0]:
+        with nogil:
+            inplace_keep_small(&addresses[0], &sizes[0], addresses.shape[0])
+
+
+def in_place_forks():
+    """How many forks there were since the first call, in this process and those that it is a copy of."""
+    cdef uint64_t forks = 0
+    _check(inplace_forks(&forks))
+    return forks
+
+
+def in_place_punch(int fd, const uint64_t[::1] offsets, const uint64_t[::1] sizes, uint64_t forks):
+    """Give a file's ranges back to the kernel, unless there was a fork meanwhile; whether it did. Raises OSError."""
+    cdef size_t n = offsets.shape[0]
+    cdef int rc
+    _same_length(n, sizes)
+    with nogil:
+        rc = inplace_punch(fd, &offsets[0] if n else NULL, &sizes[0] if n else NULL, n, forks)
+    return _check(rc) == 1

@@ -4,6 +4,7 @@ from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
 from pagedup.sharing.find_names import find_duplicate_names
+from pagedup.sharing.in_place import InPlace, Left, allocate, share_in_place
 from pagedup.sharing.isolation import Isolation, isolation_cost
 from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
@@ -18,17 +19,20 @@ __all__ = [
     "Explanation",
     "FileShare",
     "GuestSummary",
+    "InPlace",
     "Isolation",
     "KsmCounters",
     "KsmPace",
     "KsmPrediction",
     "LargePageCost",
+    "Left",
     "Lifetime",
     "NumaSaving",
     "RegionSummary",
     "SharedContent",
     "Summary",
     "Volatility",
+    "allocate",
     "explain",
     "find_duplicate_names",
     "find_duplicates",
@@ -36,6 +40,7 @@ __all__ = [
     "isolation_cost",
     "most_shared",
     "predict_ksm",
+    "share_in_place",
     "split_by_node",
     "summarize",
     "summarize_guests",

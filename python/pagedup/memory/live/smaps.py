@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 # A mapping is a line of its own, and then lines `Key: value`, of which VmFlags is the last.
 _MAPPING = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) [0-9a-f]+ \S+ (\d+) *(.*)\n(?:[A-Z].*\n)*?(?:VmFlags:(.*)\n|(?=[0-9a-f]|\Z))",
+    rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ (\d+) *(.*)\n(?:[A-Z].*\n)*?(?:VmFlags:(.*)\n|(?=[0-9a-f]|\Z))",
     re.MULTILINE,
 )
 # Lent by the kernel to every process; not the process's memory, and reading some of it fails.
@@ -16,7 +16,10 @@ _KERNEL_MAPPINGS = frozenset({"[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"}
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
-    """One range of addresses, start <= address < end. `flags` are the two-letter VmFlags, such as mg, ht or hg."""
+    """One range of addresses, start <= address < end. `flags` are the two-letter VmFlags, such as mg, ht or hg.
+
+    `offset`: where in its file it begins, in bytes.
+    """
 
     start: int
     end: int
@@ -24,6 +27,7 @@ class Mapping:
     inode: int
     path: str
     flags: frozenset[str]
+    offset: int = 0
 
     @property
     def private(self) -> bool:
@@ -47,7 +51,7 @@ class Mapping:
 
 
 def read_mappings(text: bytes) -> list[Mapping]:
-    """The mappings in the text of smaps, in ascending order, less the kernel's own.
+    """The mappings in the text of smaps (or maps, which tells no flags), in ascending order, less the kernel's own.
 
     The kernel writes the text piece by piece. A mapping that grows meanwhile is told again, with what it has grown to:
     of that only what lies behind the piece before counts.
@@ -56,7 +60,7 @@ def read_mappings(text: bytes) -> list[Mapping]:
     told = 0  # up to this address
     flag_sets: dict[bytes, frozenset[str]] = {}  # thousands of mappings have few different ones
     for match in _MAPPING.finditer(text):
-        start, end, permissions, inode, path, flags = match.groups()
+        start, end, permissions, offset, inode, path, flags = match.groups()
         flags = flags or b""
         if flags not in flag_sets:
             flag_sets[flags] = frozenset(flags.decode("ascii", "replace").split())
@@ -70,6 +74,7 @@ def read_mappings(text: bytes) -> list[Mapping]:
             int(inode),
             path.decode("utf-8", "surrogateescape"),
             flag_sets[flags],
+            int(offset, 16) + first - int(start, 16),
         )
         if mapping.path not in _KERNEL_MAPPINGS:
             found.append(mapping)
