@@ -4,6 +4,7 @@ from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
 from pagedup.sharing.find_names import find_duplicate_names
+from pagedup.sharing.frame_pool import FramePool, PoolGuest
 from pagedup.sharing.isolation import Isolation, isolation_cost
 from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
@@ -17,6 +18,7 @@ __all__ = [
     "Duplicates",
     "Explanation",
     "FileShare",
+    "FramePool",
     "GuestSummary",
     "Isolation",
     "KsmCounters",
@@ -25,6 +27,7 @@ __all__ = [
     "LargePageCost",
     "Lifetime",
     "NumaSaving",
+    "PoolGuest",
     "RegionSummary",
     "SharedContent",
     "Summary",
