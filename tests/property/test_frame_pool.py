@@ -123,8 +123,8 @@ class PoolAndModel(RuleBasedStateMachine):
     @rule(which=st.integers(0, 4), gpns=GPNS, data=st.data())
     def merge(self, which: int, gpns: list[int], data: st.DataObject) -> None:
         guest, model = self.pick(which)
-        of_domain = [frame for other in self.guests if other.domain == guest.domain for frame in other.page_table.tolist()]
-        frames = sorted({frame for frame in of_domain if frame != ABSENT})
+        tables = [other.page_table.tolist() for other in self.guests if other.domain == guest.domain]
+        frames = sorted({frame for table in tables for frame in table if frame != ABSENT})
         gpns = [gpn for gpn in gpns if gpn in model]
         into = [data.draw(st.sampled_from(frames)) for _ in gpns]
         equal = [self.pool.memory[frame].tobytes() == model[gpn] for frame, gpn in zip(into, gpns, strict=True)]
