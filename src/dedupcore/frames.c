@@ -81,9 +81,12 @@ static void clear_used(frame_store *store, uint32_t frame)
 /* Makes the bytes zero: whole pages by giving them to the operating system, where there are enough of them. */
 static void wipe(const frame_store *store, uint8_t *first, uint8_t *end)
 {
-    const size_t page = store->page;
-    uint8_t *from = first + -(uintptr_t)first % page, *to = end - (uintptr_t)end % page;
-    const size_t least = store->frame_size >= page ? page : WORTH_A_CALL;
+    const size_t page = store->page, least = store->frame_size >= page ? page : WORTH_A_CALL;
+    if ((size_t)(end - first) < least) { /* a few small frames: most are freed so */
+        memset(first, 0, (size_t)(end - first));
+        return;
+    }
+    uint8_t *from = first + (-(uintptr_t)first & (page - 1)), *to = end - ((uintptr_t)end & (page - 1));
     if (to < from || (size_t)(to - from) < least || madvise(from, (size_t)(to - from), MADV_DONTNEED))
         from = to = end; /* locked memory, for one, cannot be given back */
     memset(first, 0, (size_t)(from - first));
