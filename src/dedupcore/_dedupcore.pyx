@@ -652,11 +652,32 @@ class PoolCounts(NamedTuple):
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_rwlock_t:
         pass
-    int pthread_rwlock_init(pthread_rwlock_t *lock, const void *attributes)
     int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
     int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
     int pthread_rwlock_unlock(pthread_rwlock_t *lock)
     int pthread_rwlock_destroy(pthread_rwlock_t *lock)
+
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+
+    /* A lock for which writers do not wait for readers that come after them, where there is such a kind. */
+    static int pool_lock_init(pthread_rwlock_t *lock)
+    {
+        pthread_rwlockattr_t attributes;
+        int rc = pthread_rwlockattr_init(&attributes);
+        if (rc)
+            return rc;
+    #ifdef __GLIBC__
+        pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    #endif
+        rc = pthread_rwlock_init(lock, &attributes);
+        pthread_rwlockattr_destroy(&attributes);
+        return rc;
+    }
+    """
+    int pool_lock_init(pthread_rwlock_t *lock)
 
 
 cdef class Pool:
@@ -677,7 +698,7 @@ cdef class Pool:
 
     def __cinit__(self, uint64_t capacity, size_t frame_size):
         cdef int rc
-        if pthread_rwlock_init(&self.lock, NULL):
+        if pool_lock_init(&self.lock):
             raise MemoryError
         self.capacity, self.frame_size = capacity, frame_size
         with nogil:

@@ -111,6 +111,64 @@ def test_closed_while_others_use_it() -> None:
     assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
 
 
+def test_a_writer_does_not_wait_for_ever() -> None:
+    """Readers who always overlap keep nobody out."""
+    done = run_python(
+        """
+        import threading
+        import numpy as np
+        from pagedup.sharing import FramePool
+        n = 1 << 16
+        pool = FramePool(n, 64)
+        guest = pool.add_guest(n)
+        gpns, data = np.arange(n, dtype=np.uint32), np.ones((n, 64), np.uint8)
+        guest.write(gpns, data)
+        done = threading.Event()
+        def read():
+            out = np.zeros((n, 64), np.uint8)
+            while not done.is_set():
+                guest.read(gpns, out)
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(50):
+            guest.write(gpns[:1], data[:1])
+        done.set()
+        for thread in threads:
+            thread.join()
+        print("fine")
+        """,
+        timeout=120,
+    )
+    assert (done.stdout, done.returncode) == ("fine\n", 0), done.stderr
+
+
+def test_guests_added_side_by_side() -> None:
+    """Each new domain has a number of its own, whoever adds it: none of these pages are shared."""
+    done = run_python(
+        """
+        import sys, threading
+        import numpy as np
+        from pagedup.sharing import FramePool
+        sys.setswitchinterval(1e-6)
+        pool = FramePool(4000, 8)
+        def add(which):
+            for turn in range(300):
+                pool.add_guest(1, domain=(which, turn)).write([0], np.array([7], np.uint64))
+        threads = [threading.Thread(target=add, args=(which,)) for which in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        pool.share()
+        pool.check()
+        print(pool.counts().in_use, len(pool.guests))
+        """,
+        timeout=120,
+    )
+    assert (done.stdout, done.returncode) == ("1200 1200\n", 0), done.stderr
+
+
 def test_a_child_has_a_pool_of_its_own() -> None:
     done = run_python(
         """

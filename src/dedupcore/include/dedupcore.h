@@ -376,8 +376,8 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *g
 /*
  * Stores each content once a domain: of equal frames of one domain, which dedupcore_find_duplicates finds, the lowest stays,
  * and gets the pages of the others. *work, unless it is NULL, becomes what finding them took.
- * Scratch memory: that of a job, and 4 bytes a frame; 16 more where frames are of several domains or some between are free,
- * and 32 for each run of neighbours of one domain.
+ * Scratch memory: that of a job, and 4 bytes a frame; where frames are of several domains or some between are free 8 more, and
+ * 32 for each run of neighbours of one domain.
  * Errors: DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);

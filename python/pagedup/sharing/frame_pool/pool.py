@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class FramePool(Closing):
         if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
             raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
         self._pool = dedupcore.Pool(n, size)
+        self._adding = threading.Lock()  # two new domains must not get one number
         self._domains: dict[Hashable, int] = {}
         self._guests: list[PoolGuest] = []
 
@@ -81,20 +83,21 @@ class FramePool(Closing):
         n = operator.index(pages)
         if not 1 <= n <= _MAX_FRAMES:
             raise ValueError(f"pages is {n:,}; a guest has 1 to 2**32 - 1")
-        number = self._domains.get(domain, len(self._domains))
-        if number == dedupcore.MAX_DOMAINS:
-            raise ValueError(f"domain is {domain!r}: one more than the {dedupcore.MAX_DOMAINS:,} that are possible")
-        guest = PoolGuest(self._pool, self._pool.add_guest(n, number), n, domain)
-        self._domains[domain] = number
-        self._guests.append(guest)
+        with self._adding:
+            number = self._domains.get(domain, len(self._domains))
+            if number == dedupcore.MAX_DOMAINS:
+                raise ValueError(f"domain is {domain!r}: one more than the {dedupcore.MAX_DOMAINS:,} that are possible")
+            guest = PoolGuest(self._pool, self._pool.add_guest(n, number), n, domain)
+            self._domains[domain] = number
+            self._guests.append(guest)
         return guest
 
     def share(self) -> Work:
         """Store each content once a domain: of equal frames, which find_duplicates finds, the lowest stays.
 
-        Returns what finding them took. Runs on this thread, without the GIL. Takes 24 bytes a frame while it runs, and
-        16 more where frames are of several domains or some between them are free. Raises MemoryError, with nothing
-        changed.
+        Returns what finding them took. Runs on this thread, without the GIL. Takes 24 bytes a frame in use and 16 MiB
+        while it runs, where frames are of several domains or some between them are free 8 more, and 32 for each run of
+        neighbours of one domain. Raises MemoryError, with nothing changed.
         """
         return self._pool.share()
 
