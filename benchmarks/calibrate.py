@@ -77,7 +77,7 @@ def trials(workload: str, boot: int, memory: str) -> list[Trial]:
             report = predict(up)["ksm"]
             expected = report["as_shipped" if name == "as shipped" else "zero_pages"]
             kernel.converge_at_full_speed()
-            reached, after = ksm.counters(), used(up)
+            reached, after = kernel.counters(), used(up)
             if foreign := set(ksm.others()) - {str(guest["pid"]) for guest in up}:
                 print(f"calibrate: again: {', '.join(foreign)} has mergeable memory, too", file=sys.stderr, flush=True)
                 return trials(workload, boot, memory)

@@ -160,6 +160,12 @@ def build(state: Path = STATE, workloads: Iterable[Path] = ()) -> None:
     part.rename(disk)
 
 
+def is_built(specs: Iterable[str], state: Path = STATE) -> bool:
+    """Whether guests NAME=WORKLOAD can be booted without building anything."""
+    works = {spec.rpartition("=")[2] for spec in specs}
+    return (state / "disk.img").exists() and all((state / "root/workloads" / work).exists() for work in works)
+
+
 def accelerators() -> list[str]:
     """KVM where the CPU has virtualization, if QEMU may use it; else software emulation.
 

@@ -7,6 +7,7 @@ however this process ends, SIGKILL included.
 
 import contextlib
 import fcntl
+import mmap
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,11 +37,6 @@ def read(name: str) -> str:
     return text.partition("[")[2].partition("]")[0] if "[" in text else text
 
 
-def counters() -> dict[str, int]:
-    """All that KSM counts and we look at."""
-    return {name: int(read(name)) for name in COUNTERS}
-
-
 def others() -> list[str]:
     """Processes with memory that is marked mergeable."""
     found = []
@@ -68,7 +64,9 @@ def stepped(settings: Mapping[str, int] = AS_THEY_ARE, *, of: Iterable[int] = ()
         script = "; ".join(
             ["cat", f"echo 2 > {KSM}/run", *(f"echo {before[name]} > {KSM}/{name}" for name in reversed(names))]
         )
-        with subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.PIPE) as keeper:
+        # It has the lock, too: whoever comes next must not take the settings in between for those to put back.
+        keep = [lock.fileno()]
+        with subprocess.Popen(["setsid", "sh", "-c", script], stdin=subprocess.PIPE, pass_fds=keep) as keeper:
             try:
                 stepper = Stepper()
                 stepper.restart(settings)
@@ -85,6 +83,17 @@ class Stepper:
 
     def __init__(self) -> None:
         self._sleep = STILL
+        self._left = 0  # zero pages that are counted though none is merged: at times those of processes that ended
+
+    def counters(self) -> dict[str, int]:
+        """All that KSM counts and we look at."""
+        found = {name: int(read(name)) for name in COUNTERS}
+        found["ksm_zero_pages"] -= self._left
+        return found
+
+    def general_profit(self) -> int:
+        """What KSM says that it frees, in bytes, less what it needs for that."""
+        return int(read("general_profit")) - self._left * mmap.PAGESIZE
 
     def restart(self, settings: Mapping[str, int] = AS_THEY_ARE) -> None:
         """Give every page its own copy again, and stand still; `settings` differ from SETTINGS."""
@@ -92,6 +101,7 @@ class Stepper:
             if (KSM / name).exists():
                 (KSM / name).write_text(str(settings.get(name, SETTINGS[name])))
         self._sleep = STILL
+        self._left = int(read("ksm_zero_pages"))
 
     def scan(self) -> dict[str, int]:
         """Do one more full scan; the counters after it."""
@@ -106,7 +116,7 @@ class Stepper:
             if time.monotonic() > end:
                 raise TimeoutError("KSM did not finish a scan in 60 s")
             time.sleep(0.01)
-        return counters()
+        return self.counters()
 
     def converge(self, most: int = 12) -> dict[str, int]:
         """Scan until the counters stay as they are; they do when nothing writes to the memory."""
@@ -131,7 +141,7 @@ class Stepper:
         scans, at_scan = int(read("full_scans")), 0
         try:
             while True:
-                now, done = counters(), time.monotonic() - begin
+                now, done = self.counters(), time.monotonic() - begin
                 saved = now["pages_sharing"] + now["ksm_zero_pages"]
                 seen.append((done, saved))
                 if now["full_scans"] > scans:

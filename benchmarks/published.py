@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from benchmarks.figures import FIGURES, Figure
@@ -21,7 +22,11 @@ _NOTES = """\
 Simulated: the median of five seeds. It agrees within a quarter of the figure (2 points at least), or within the range
 that the source gives. Measured: the eight guests of the README, by `pagedup scan`; relocations, by
 `python -m benchmarks.relocation`. [P]: read in the source, [S]: quoted by others, [D]: derived from it, [M]: measured
-on guests that are gone. What tunes and what judges was decided before anything was tuned."""
+on guests that are gone.
+
+What tunes and what judges was decided before anything was tuned. But whoever assumed a value had read all figures, and
+two rows that judge hang on such values, and so say little: what ten Linux guests share, and how much of the five other
+Debian guests is zero."""
 
 
 def main() -> int:
@@ -67,7 +72,7 @@ def _lines(simulated: Mapping[str, Sequence[float]]) -> Iterator[str]:
     yield f"\n{_NOTES}\n\nWhy some disagree:\n"
     for figure in FIGURES:
         if figure.disagrees:
-            yield f"- {figure.what}: {figure.disagrees}"
+            yield textwrap.fill(f"- {figure.what}: {figure.disagrees}", 120, subsequent_indent="  ")
 
 
 def _row(cells: Sequence[str]) -> str:

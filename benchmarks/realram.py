@@ -94,7 +94,7 @@ def _boot(folder: Path) -> None:
         raise NoRealMemory(f"give --dumps DIR with raw dumps: guests cannot be booted here, {why}")
     state = BUILD / "bench-guests"
     try:
-        if not (state / "disk.img").exists():
+        if not guests.is_built(SPECS, state):
             guests.build(state)
         guests.up(SPECS, MEMORY, state)
         guests.dump(folder, state=state)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pagedup.memory import Source, ZeroExtent, open_sources
+from pagedup.memory import Extent, Source, ZeroExtent, open_sources
 
 HEADER = {32: "HHIIIIIHHHHHH", 64: "HHIQQQIHHHHHH"}
 LIME_MAGIC = 0x4C694D45
@@ -95,7 +95,7 @@ def frames(source: Source, frame_size: int = 4096) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     end = -1
     for extent in source.extents:
-        content = bytes(extent.size) if isinstance(extent, ZeroExtent) else bytes(memoryview(extent.buffer))
+        content = bytes(memoryview(extent.buffer)) if isinstance(extent, Extent) else bytes(extent.size)
         assert extent.address >= end
         assert extent.address % frame_size == len(content) % frame_size == 0
         assert content

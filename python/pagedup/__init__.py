@@ -1,16 +1,19 @@
 """pagedup: what storing every identical memory page once really buys, and what it costs."""
 
-from pagedup.memory import Extent, Source, ZeroExtent, open_sources
-from pagedup.sharing import (
-    Duplicates,
-    GuestSummary,
-    SharedContent,
-    Summary,
-    find_duplicates,
-    most_shared,
-    summarize,
-    summarize_guests,
-)
+TYPE_CHECKING = False  # as that of typing, which takes its time to import
+
+if TYPE_CHECKING:
+    from pagedup.memory import Extent, Source, ZeroExtent, open_sources
+    from pagedup.sharing import (
+        Duplicates,
+        GuestSummary,
+        SharedContent,
+        Summary,
+        find_duplicates,
+        most_shared,
+        summarize,
+        summarize_guests,
+    )
 
 __all__ = [
     "Duplicates",
@@ -26,3 +29,14 @@ __all__ = [
     "summarize",
     "summarize_guests",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """At the first use of one of these all are imported: the command must first be able to catch an interrupt."""
+    if name not in __all__:
+        raise AttributeError(f"module 'pagedup' has no attribute '{name}'")
+    from pagedup import memory, sharing
+
+    for each in __all__:
+        globals()[each] = getattr(memory if hasattr(memory, each) else sharing, each)
+    return globals()[name]

@@ -125,7 +125,8 @@ cdef extern from "dedupcore_api.h":
         const void *(*map_base)(const dedupcore_map *) noexcept nogil
         int (*map_shrank)(const dedupcore_map *) noexcept nogil
         void (*map_destroy)(dedupcore_map *) noexcept nogil
-        uint64_t (*refresh)(void *, const uint64_t *, const void *, size_t, size_t, uint8_t *) noexcept nogil
+        int (*hash_frames)(const void *, size_t, size_t, const dedupcore_key *, uint64_t *) noexcept nogil
+        int (*match_frames)(const void *, size_t, size_t, const void *, const uint32_t *, uint8_t *) noexcept nogil
         uint64_t (*random)(uint64_t, uint64_t) noexcept nogil
         int (*place)(uint64_t, uint64_t, uint64_t, const uint64_t *, const uint8_t *, const int64_t *, size_t,
                      uint32_t *) noexcept nogil
@@ -238,9 +239,14 @@ cdef inline void map_destroy(dedupcore_map *map) noexcept nogil:
     dedupcore_table.map_destroy(map)
 
 
-cdef inline uint64_t refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
-                             uint8_t *changed) noexcept nogil:
-    return dedupcore_table.refresh(memory, offsets, now, n, frame_size, changed)
+cdef inline int hash_frames(const void *frames, size_t n, size_t frame_size, const dedupcore_key *key,
+                            uint64_t *hashes) noexcept nogil:
+    return dedupcore_table.hash_frames(frames, n, frame_size, key, hashes)
+
+
+cdef inline int match_frames(const void *frames, size_t n, size_t frame_size, const void *originals,
+                             const uint32_t *places, uint8_t *same) noexcept nogil:
+    return dedupcore_table.match_frames(frames, n, frame_size, originals, places, same)
 
 
 cdef inline uint64_t random(uint64_t key, uint64_t i) noexcept nogil:

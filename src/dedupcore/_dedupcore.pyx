@@ -45,8 +45,9 @@ cdef extern from "dedupcore_api.h" nogil:
     const void *dedupcore_map_base(const dedupcore_map *map)
     int dedupcore_map_shrank(const dedupcore_map *map)
     void dedupcore_map_destroy(dedupcore_map *map)
-    uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
-                               uint8_t *changed)
+    int dedupcore_hash_frames(const void *frames, size_t n, size_t frame_size, const dedupcore_key *key, uint64_t *hashes)
+    int dedupcore_match_frames(const void *frames, size_t n, size_t frame_size, const void *originals,
+                               const uint32_t *places, uint8_t *same)
     uint64_t dedupcore_random(uint64_t key, uint64_t i)
     int dedupcore_place(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
                         const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
@@ -160,7 +161,8 @@ cdef extern from *:
         .map_base = dedupcore_map_base,
         .map_shrank = dedupcore_map_shrank,
         .map_destroy = dedupcore_map_destroy,
-        .refresh = dedupcore_refresh,
+        .hash_frames = dedupcore_hash_frames,
+        .match_frames = dedupcore_match_frames,
         .random = dedupcore_random,
         .place = dedupcore_place,
         .name_pages = dedupcore_name_pages,
@@ -461,32 +463,58 @@ def count(const uint32_t[::1] canonical, guests, uint32_t[::1] copies, uint32_t[
         free(scratch)
 
 
-# --- a second look -------------------------------------------------------------------------------------------------
+# --- frames that stream by -----------------------------------------------------------------------------------------
 
 
-def refresh(uint8_t[::1] memory, const uint64_t[::1] offsets, const uint8_t[::1] now, size_t frame_size,
-            uint8_t[::1] changed):
-    """Compare frames with what stands there now, and replace those that changed; see dedupcore_refresh in dedupcore.h.
+cdef int _check_frames(size_t n_bytes, size_t n, size_t frame_size) except -1:
+    if not frame_size or n_bytes % frame_size or n_bytes // frame_size != n:
+        raise ValueError(f"frames must be {n} of {frame_size} bytes each, not {n_bytes} bytes")
+    return 0
 
-    Frame i lies at memory[offsets[i]:][:frame_size], and now[i * frame_size:][:frame_size] is what it is now. changed[i]
-    becomes 1 where they differ. Returns how many do. Raises ValueError when sizes do not fit. Releases the GIL.
+
+def hash_frames(const uint8_t[::1] frames, size_t frame_size, uint64_t[::1] hashes):
+    """Hash each frame, 0 for one of zero bytes, under this process's key; see dedupcore_hash_frames in dedupcore.h.
+
+    frames: len(hashes) frames of frame_size bytes, one behind the other. After set_key the same frame has another hash.
+    Raises ValueError when sizes do not fit. Releases the GIL.
     """
-    cdef size_t n = offsets.shape[0], i
-    cdef size_t room = memory.shape[0]
-    cdef bint fits = True
-    cdef uint64_t n_changed
-    if not frame_size or <size_t>now.shape[0] // frame_size != n or <size_t>changed.shape[0] != n:
-        raise ValueError(f"now must have {n} frames of {frame_size} bytes, and changed {n} items")
+    cdef size_t n = hashes.shape[0]
+    cdef dedupcore_key key
+    cdef int rc
+    _check_frames(frames.shape[0], n, frame_size)
     if n == 0:
-        return 0
+        return
+    _take_key(&key)
+    with nogil:
+        rc = dedupcore_hash_frames(&frames[0], n, frame_size, &key, &hashes[0])
+    _check(rc)
+
+
+def match_frames(const uint8_t[::1] frames, size_t frame_size, const uint8_t[::1] originals, const uint32_t[::1] places,
+                 uint8_t[::1] same):
+    """Compare frame i with frame places[i] of `originals`: same[i] becomes 1 or 0; see dedupcore_match_frames.
+
+    frames: len(same) frames of frame_size bytes, one behind the other, as `originals` are. Raises ValueError when sizes or
+    places do not fit. Releases the GIL.
+    """
+    cdef size_t n = same.shape[0], i
+    cdef size_t n_originals
+    cdef bint fits = True
+    cdef int rc = 0
+    _check_frames(frames.shape[0], n, frame_size)
+    if <size_t>places.shape[0] != n:
+        raise ValueError(f"there must be {n} places, one a frame, not {places.shape[0]}")
+    if n == 0:
+        return
+    n_originals = originals.shape[0] // frame_size
     with nogil:
         for i in range(n):
-            fits = fits and frame_size <= room and offsets[i] <= room - frame_size
+            fits = fits and places[i] < n_originals
         if fits:
-            n_changed = dedupcore_refresh(&memory[0], &offsets[0], &now[0], n, frame_size, &changed[0])
+            rc = dedupcore_match_frames(&frames[0], n, frame_size, &originals[0], &places[0], &same[0])
     if not fits:
-        raise ValueError(f"an offset leaves no room for {frame_size} bytes in {room} bytes of memory")
-    return n_changed
+        raise ValueError(f"a place lies beyond the {n_originals} originals")
+    _check(rc)
 
 
 # --- simulated guests ----------------------------------------------------------------------------------------------

@@ -613,11 +613,6 @@ static int advance(dedupcore_job *job)
 
 /* --- the job ----------------------------------------------------------------------------------------------------- */
 
-static int is_frame_size(size_t size)
-{
-    return size >= DEDUPCORE_MIN_FRAME_SIZE && size <= DEDUPCORE_MAX_FRAME_SIZE && (size & (size - 1)) == 0;
-}
-
 /* Spans that follow each other in memory, too, become one. */
 static void copy_spans(dedupcore_job *job, const dedupcore_span *spans, size_t n_spans)
 {

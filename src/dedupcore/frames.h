@@ -14,7 +14,7 @@
 
 enum {
     FRAMES_MAX_LEVELS = 6,   /* 64^6 is more than DEDUPCORE_MAX_FRAMES */
-    FRAMES_PENDING = 4096,   /* frames given back together */
+    FRAMES_PENDING = 32768,  /* frames given back together: 256 KiB of the smallest */
 };
 
 /*

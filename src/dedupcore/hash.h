@@ -18,6 +18,11 @@
 /* Frames at least this long are signed by sampled lines, shorter ones by all of their bytes. */
 enum { SAMPLED_FRAME_SIZE = 512, LINE = 64, SAMPLED_LINES = 2 };
 
+static inline int is_frame_size(size_t size)
+{
+    return size >= DEDUPCORE_MIN_FRAME_SIZE && size <= DEDUPCORE_MAX_FRAME_SIZE && (size & (size - 1)) == 0;
+}
+
 /* What signing frames of one size needs. */
 typedef struct {
     size_t frame_size;

@@ -78,13 +78,21 @@ def first_byte(int fd, size_t size):
     return byte, shrank
 
 
-def changed_frames(unsigned char[::1] memory, const unsigned char[::1] now, size_t frame_size):
-    cdef uint64_t offsets[4]
-    cdef uint8_t changed[4]
-    cdef int i, n = now.shape[0] // frame_size
-    for i in range(n):
-        offsets[i], changed[i] = i * frame_size, 0
-    return dedupcore.refresh(&memory[0], offsets, &now[0], n, frame_size, changed), [changed[i] for i in range(n)]
+def hashes(const unsigned char[::1] frames, size_t frame_size):
+    cdef uint64_t found[4]
+    cdef dedupcore.dedupcore_key key
+    cdef int i, n = frames.shape[0] // frame_size
+    dedupcore.key_seeded(&key, 1)
+    assert dedupcore.hash_frames(&frames[0], n, frame_size, &key, found) == 0
+    return [found[i] for i in range(n)]
+
+
+def like_the_first(const unsigned char[::1] frames, size_t frame_size):
+    cdef uint32_t[4] places = [0, 0, 0, 0]
+    cdef uint8_t same[4]
+    cdef int i, n = frames.shape[0] // frame_size
+    assert dedupcore.match_frames(&frames[0], n, frame_size, &frames[0], places, same) == 0
+    return [same[i] for i in range(n)]
 
 
 def simulated_guest(uint64_t key, size_t frame_size):

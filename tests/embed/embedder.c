@@ -104,12 +104,17 @@ int main(void)
     CHECK(counts[0].zero == 1 && counts[0].distinct == 2 && counts[0].shared_across == 2);
     CHECK(counts[1].zero == 0 && counts[1].distinct == 2 && counts[1].shared_across == 3);
 
-    /* A second look: frames 2 and 0 of four, of which one changed. */
-    unsigned char seen[] = "aabbccdd";
-    const uint64_t offsets[] = {4, 0};
-    uint8_t changed[2] = {0};
-    CHECK(dedupcore_refresh(seen, offsets, "ccax", 2, 2, changed) == 1 && !changed[0] && changed[1]);
-    CHECK(memcmp(seen, "axbbccdd", 8) == 0 && dedupcore_refresh(seen, NULL, NULL, 0, 2, NULL) == 0);
+    /* Frames that stream by. */
+    uint64_t hashes[4] = {0};
+    CHECK(dedupcore_hash_frames("same 16 bytes...\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0same 16 bytes...same 16 bytes!!!", 4, 16, &key,
+                                hashes) == 0);
+    CHECK(hashes[0] && !hashes[1] && hashes[2] == hashes[0] && hashes[3] && hashes[3] != hashes[0]);
+    CHECK(dedupcore_hash_frames(NULL, 0, 16, &key, NULL) == 0 && dedupcore_hash_frames(NULL, 0, 2, &key, NULL) < 0);
+    const uint32_t both_second[] = {1, 1};
+    uint8_t same[2] = {7, 7};
+    CHECK(dedupcore_match_frames("aaaaaaaabbbbbbbb", 2, 8, "ccccccccbbbbbbbb", both_second, same) == 0);
+    CHECK(!same[0] && same[1] == 1);
+    CHECK(dedupcore_match_frames(NULL, 0, 2, NULL, NULL, NULL) == DEDUPCORE_EINVAL);
 
     /* A simulated guest: two pages in one block and one at a fixed place, of which the second diverges. */
     const uint64_t sizes[] = {2, 1}, common[] = {1, 2, 3}, values[] = {16, 0};

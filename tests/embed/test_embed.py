@@ -54,9 +54,10 @@ def test_a_cython_extension_counts_maps_and_asks_for_the_cpu(downstream: Path, t
     assert prints(downstream, f"import downstream; {code}") == "(42, 0) avx2"
 
 
-def test_a_cython_extension_looks_again(downstream: Path) -> None:
-    code = "downstream.changed_frames(bytearray(b'aabbccdd'), b'aabxccdd', 2)"
-    assert prints(downstream, f"import downstream; print({code})") == "(1, [0, 1, 0, 0])"
+def test_a_cython_extension_hashes_and_matches_frames(downstream: Path) -> None:
+    code = "a, zero, b, c = downstream.hashes(memory, 4096); print(zero, a == b, a == c)"
+    assert prints(downstream, f"import downstream; {code}") == "0 True False"
+    assert prints(downstream, "import downstream; print(downstream.like_the_first(memory, 4096))") == "[1, 0, 1, 0]"
 
 
 def test_a_cython_extension_simulates_a_guest(downstream: Path) -> None:

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from pagedup.memory import Source, ZeroExtent, open_sources
+from pagedup.memory import Extent, Source, open_sources
 from pagedup.memory.dumps.mapped_source import MappedSource
 from pagedup.memory.layouts import Layout, LayoutSource
 from pagedup.sharing import find_duplicate_names, summarize_layout_regions
@@ -48,7 +48,7 @@ def check_extents(source: Source, file_size: int, frame_size: int) -> None:
     places = []
     end = total = 0
     for extent in source.extents:
-        if isinstance(extent, ZeroExtent):
+        if not isinstance(extent, Extent):
             size = extent.size
         else:
             view = np.frombuffer(memoryview(extent.buffer), np.uint8)

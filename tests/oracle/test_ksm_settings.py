@@ -59,7 +59,7 @@ def test_counters_and_profit(shipped: bool) -> None:
         for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"):
             assert second[name] == getattr(wanted, name), f"{name} after two scans"
         assert kernel.converge() == expected(wanted)
-        assert int(ksm.read("general_profit")) == wanted.general_profit
+        assert kernel.general_profit() == wanted.general_profit
 
 
 def test_smart_scan_merges_the_same() -> None:
@@ -70,7 +70,7 @@ def test_smart_scan_merges_the_same() -> None:
             last = kernel.scan()
         assert (last["pages_shared"], last["pages_sharing"]) == (wanted.pages_shared, wanted.pages_sharing)
         assert last["pages_unshared"] + last["pages_volatile"] == wanted.pages_unshared
-        assert int(ksm.read("general_profit")) == wanted.general_profit
+        assert kernel.general_profit() == wanted.general_profit
 
 
 def test_volatile_pages() -> None:
@@ -87,7 +87,7 @@ def test_volatile_pages() -> None:
         del last["full_scans"]
         assert last == expected(wanted)
         assert wanted.pages_volatile == np.count_nonzero(volatile) > 0
-        assert int(ksm.read("general_profit")) == wanted.general_profit
+        assert kernel.general_profit() == wanted.general_profit
 
 
 def huge_pages(address: int) -> int:

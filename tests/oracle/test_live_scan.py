@@ -7,7 +7,7 @@ import pytest
 
 import pagedup
 from benchmarks import guests, ksm
-from pagedup.memory import Extent, LiveOptions, Source, ZeroExtent, open_sources
+from pagedup.memory import AnyExtent, Extent, LiveOptions, NamedExtent, Source, ZeroExtent, open_sources
 from tests.oracle.conftest import RealGuest
 
 pytestmark = [pytest.mark.qemu, pytest.mark.ksm]
@@ -15,18 +15,23 @@ PAGE = 4096
 HOLE, BEHIND = 0xA0000, 0x100000  # video RAM and firmware lie over the RAM between these
 
 
-def without_hole(source: Source, size: int) -> list[Extent | ZeroExtent]:
+def without_hole(source: Source, size: int) -> list[AnyExtent]:
     """The guest's RAM less what a dump by physical address shows something else of."""
-    cut: list[Extent | ZeroExtent] = []
+    cut: list[AnyExtent] = []
     for extent in source.extents:
-        length = extent.size if isinstance(extent, ZeroExtent) else len(memoryview(extent.buffer))
+        length = len(memoryview(extent.buffer)) if isinstance(extent, Extent) else extent.size
         for start, end in ((0, HOLE), (BEHIND, size)):
             first, last = max(start, extent.address), min(end, extent.address + length)
-            if first < last and isinstance(extent, ZeroExtent):
+            begin, stop = first - extent.address, last - extent.address
+            if first >= last:
+                continue
+            if isinstance(extent, ZeroExtent):
                 cut.append(ZeroExtent(first, last - first))
-            elif first < last and isinstance(extent, Extent):
-                view = memoryview(extent.buffer)[first - extent.address : last - extent.address]
-                cut.append(Extent(first, view))
+            elif isinstance(extent, Extent):
+                cut.append(Extent(first, memoryview(extent.buffer)[begin:stop]))
+            else:
+                names = extent.names[begin // PAGE : stop // PAGE]
+                cut.append(NamedExtent(first, PAGE, names, extent.contents))
     return cut
 
 

@@ -246,10 +246,10 @@ def test_a_live_process(tmp_path: Path) -> None:
     assert path.stat().st_size <= 4 * layout.n_pages + 8192
 
 
-def test_numbers_are_those_of_the_lowest_page() -> None:
+def test_numbers_are_those_of_the_lowest_page_plus_one() -> None:
     """docs: the class's number among all that was read together."""
     (one, two) = capture([Memory([Extent(0, pages(7, 0, 7))]), Memory([Extent(0, pages(0, 8, 7))])], None)
     read = NameKind.READ << 60
-    assert one.names.tolist() == [read, 0, read]
-    assert two.names.tolist() == [0, read | 4, read]
+    assert one.names.tolist() == [read | 1, 0, read | 1]
+    assert two.names.tolist() == [0, read | 5, read | 1]
     assert struct.pack("<Q", int(two.names[1]))[-1] == 0x60

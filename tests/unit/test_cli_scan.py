@@ -18,6 +18,7 @@ import pagedup as library
 import pagedup.cli.examine as examine_module
 import pagedup.cli.scan as scan_module
 from pagedup.cli import main
+from tests.processes import run_python
 
 PAGE = 4096
 NOBODY = 65534
@@ -491,3 +492,29 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         assert path.stat().st_blocks == before
     finally:
         path.unlink()
+
+
+# The interrupt comes as this module is to be imported, wherever that is asked for.
+INTERRUPTED = """
+import runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+how, sys.argv[1:] = sys.argv[2], [sys.argv[1], "scan", "pid:1"]
+if how == "module":
+    runpy.run_module("pagedup", run_name="__main__", alter_sys=True)
+else:
+    from pagedup.cli import main
+    sys.exit(main(["scan", "pid:1"]))
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+@pytest.mark.parametrize("module", ["numpy", "dedupcore", "dataclasses", "pagedup.cli.entry", "pagedup.cli.examine"])
+def test_an_interrupt_while_modules_are_imported(module: str, how: str) -> None:
+    done = run_python(INTERRUPTED, module, how)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pagedup: interrupted\n")

@@ -4,22 +4,27 @@ import errno
 import mmap
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pagedup.memory.live.pagemap as pagemap_module
-from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, Source, open_sources, opening
+from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, NamedExtent, Source, SourceTextError, open_sources
+from pagedup.memory.live import same_memory as same_memory_module
+from pagedup.memory.live import take
 from pagedup.memory.live.pagemap import Page, Pagemap
 from pagedup.memory.live.remote import RemoteMemory
+from pagedup.memory.live.same_memory import same_memory
 from pagedup.memory.live.smaps import read_mappings
-from tests.processes import under_sanitizer
+from tests.processes import succeed, under_sanitizer
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 PAGES = 8
@@ -112,6 +117,12 @@ def open_one(text: str) -> Source:
     return source
 
 
+def open_bytes(text: str, **options: Any) -> Source:
+    """For frames smaller than pages all bytes are kept."""
+    (source,) = open_sources([text], frame_size=PAGE // 8, live=LiveOptions(**options))
+    return source
+
+
 def pages_at(source: Source, address: int) -> dict[int, bytes]:
     """Which of the pages from `address` on the source holds, by index."""
     found = {}
@@ -126,7 +137,7 @@ def pages_at(source: Source, address: int) -> dict[int, bytes]:
 
 
 def test_only_present_private_anonymous_pages(child: Child) -> None:
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert (source.name, source.kind) == (child.text, "process")
         assert source.detail.startswith("python")
         assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 1, 5)}
@@ -140,8 +151,8 @@ def test_extents_are_ascending_runs(child: Child) -> None:
         end = -1
         total = 0
         for extent in source.extents:
-            assert isinstance(extent, Extent)
-            size = len(memoryview(extent.buffer))
+            assert isinstance(extent, NamedExtent)
+            size = extent.size
             assert extent.address > end, "runs that touch are one extent"
             assert extent.address % PAGE == 0 and size % PAGE == 0 and size > 0
             end = extent.address + size
@@ -222,7 +233,7 @@ def test_scattered_pages_are_told_once(monkeypatch: pytest.MonkeyPatch, a_call: 
 
 
 def test_what_is_apart_is_counted(child: Child) -> None:
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert source.apart[Apart.ABSENT] >= 4 * PAGE
         assert source.apart[Apart.ZERO_MAPPED] >= PAGE
         assert source.apart[Apart.SHARED_MAPPING] >= len(pages_at(source, child.shared)) + PAGES * PAGE
@@ -234,11 +245,11 @@ def test_what_is_apart_is_counted(child: Child) -> None:
 
 
 def test_guard_pages_are_absent_and_not_in_swap(child: Child) -> None:
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         before = source.apart
     if child.ask("guard") != "done\n":
         pytest.skip("this kernel has no MADV_GUARD_INSTALL")
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert pages_at(source, child.private).keys() == {5}
         assert source.apart.get(Apart.SWAPPED, 0) == before.get(Apart.SWAPPED, 0)
         if not under_sanitizer():  # which has memory of its own that comes and goes
@@ -251,7 +262,7 @@ def test_a_mapping_that_grows_while_smaps_is_read_counts_once() -> None:
 
 
 def test_memory_that_nobody_may_touch_is_read(child: Child) -> None:
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert pages_at(source, child.closed) == dict.fromkeys((0, 1), b"c" * PAGE)
 
 
@@ -266,12 +277,12 @@ def test_regions_name_the_mappings(child: Child) -> None:
 
 
 def test_pages_shared_since_a_fork_are_apart(child: Child) -> None:
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         alone = source.size
         assert source.apart.get(Apart.ALREADY_SHARED, 0) < alone // 8
     child.tell("fork")
     child.tell("write")  # which takes a copy of its own of one page
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert pages_at(source, child.private) == {1: b"other" + b"B" * (PAGE - 5)}
         assert source.apart[Apart.ALREADY_SHARED] > alone // 2
         assert source.size + source.apart[Apart.ALREADY_SHARED] == pytest.approx(alone, rel=0.1)
@@ -282,7 +293,7 @@ def test_only_what_is_marked_mergeable(child: Child) -> None:
         assert source.extents == [] and source.size == 0
         assert source.apart[Apart.NOT_MERGEABLE] > 0
     child.tell("mergeable")
-    with open_sources([child.text], live=LiveOptions(mergeable=True))[0] as source:
+    with open_bytes(child.text, mergeable=True) as source:
         assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 1, 5)}
         assert source.size == 3 * PAGE
 
@@ -295,8 +306,7 @@ def test_a_second_look(child: Child) -> None:
         child.tell("write")
         assert source.look_again(private[:1]).tolist() == [False]
         assert source.look_again(private).tolist() == [False, True, False]
-        assert pages_at(source, child.private)[1] == b"other" + b"B" * (PAGE - 5), "what is new was taken over"
-        assert source.look_again(private).tolist() == [False, False, False]
+        assert source.look_again(private).tolist() == [False, False, False], "what is new was taken over"
         child.tell("unmap")
         assert source.look_again(private).tolist() == [False, True, False], "a page that is gone has changed"
         assert source.look_again(np.empty(0, np.uint64)).tolist() == []
@@ -325,7 +335,7 @@ def test_many_pages_at_a_second_look() -> None:
 
 
 def test_a_spool_holds_the_copy(child: Child, tmp_path: Path) -> None:
-    with open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))[0] as source:
+    with open_bytes(child.text, spool=str(tmp_path)) as source:
         assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 1, 5)}
         assert [path.name for path in tmp_path.iterdir()] == ["mapped"], "the copy has no name"
         (copy,) = {
@@ -336,27 +346,20 @@ def test_a_spool_holds_the_copy(child: Child, tmp_path: Path) -> None:
         assert int(copy) > 0
 
 
-def test_what_does_not_fit_is_refused(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_all_bytes_take_more_room(child: Child, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For frames smaller than pages, and beside a dump."""
+    image = tmp_path / "image"
+    image.write_bytes(b"i" * PAGE)
     with open_one(child.text) as source:
         size = source.size
-    monkeypatch.setattr(opening, "available_memory", lambda: size)
-    with pytest.raises(OSError, match=rf"{child.text}: copying takes [0-9,]+ bytes of memory, and {size:,} are"):
-        open_one(child.text)
-    with open_sources([child.text], live=LiveOptions(spool=str(tmp_path)))[0] as source:
-        assert source.size == pytest.approx(size, abs=16 * PAGE)
-    monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
-    with open_one(child.text):
-        pass
-
-
-def test_small_frames_take_more_room(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_one(child.text) as source:
-        size = source.size
-    monkeypatch.setattr(opening, "available_memory", lambda: 2 * size + (17 << 20))
-    with pytest.raises(OSError, match=rf"{child.text}: copying takes [0-9,]+ bytes of memory") as caught:
-        open_sources([child.text], frame_size=8)
-    needed = int(str(caught.value).partition("takes ")[2].partition(" bytes")[0].replace(",", ""))
-    assert needed > 8 * size
+    monkeypatch.setattr(take, "available_memory", lambda: size)
+    for texts, frame_size in (([child.text], PAGE // 2), ([child.text, str(image)], PAGE)):
+        with pytest.raises(OSError, match=rf"{child.text}: scanning takes [0-9,]+ bytes of memory") as caught:
+            open_sources(texts, frame_size=frame_size)
+        needed = int(str(caught.value).partition("takes ")[2].partition(" bytes")[0].replace(",", ""))
+        assert needed == pytest.approx(size + size // frame_size * 80 + (16 << 20), abs=32 * PAGE)
+    monkeypatch.setattr(take, "available_memory", lambda: size // 2 + (16 << 20))
+    open_one(child.text).close()
 
 
 def test_too_many_processes_for_the_limit_of_files(child: Child) -> None:
@@ -403,14 +406,14 @@ def test_a_spool_that_is_full(child: Child, monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_a_page_that_vanishes_is_left_out(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     before_reading(monkeypatch, 1, lambda: child.tell("unmap"))
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         assert pages_at(source, child.private) == {i: bytes([65 + i]) * PAGE for i in (0, 5)}
         assert source.size == sum(len(memoryview(e.buffer)) for e in source.extents if isinstance(e, Extent))
 
 
 def test_where_process_vm_readv_is_forbidden(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """As some containers do; then the mem file alone must do."""
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         expected = {extent.address: bytes(memoryview(extent.buffer)) for extent in source.extents}  # type: ignore[union-attr]
     real = RemoteMemory.__init__
 
@@ -419,7 +422,7 @@ def test_where_process_vm_readv_is_forbidden(child: Child, monkeypatch: pytest.M
         self._readv = lambda *arguments: -1  # type: ignore[assignment]
 
     monkeypatch.setattr(RemoteMemory, "__init__", forbidden)
-    with open_one(child.text) as source:
+    with open_bytes(child.text) as source:
         found = {extent.address: bytes(memoryview(extent.buffer)) for extent in source.extents}  # type: ignore[union-attr]
     assert found == expected
 
@@ -438,9 +441,17 @@ def before_reading(monkeypatch: pytest.MonkeyPatch, call: int, act: Callable[[],
     monkeypatch.setattr(RemoteMemory, "read", read)
 
 
-def test_a_process_that_ends_midway(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("phase", ["reading", "copying", "comparing"])
+def test_a_process_that_ends_midway(child: Child, monkeypatch: pytest.MonkeyPatch, phase: str) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    before_reading(monkeypatch, 1, child.end)
+    real = LiveSource.read
+
+    def read(self: LiveSource, begun: str, *arguments: Any) -> Any:
+        if begun == phase:
+            child.end()
+        return real(self, begun, *arguments)
+
+    monkeypatch.setattr(LiveSource, "read", read)
     with pytest.raises(ProcessLookupError, match=f"{child.text}: the process ended"):
         open_one(child.text)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
@@ -487,7 +498,7 @@ def test_no_room_for_the_copy(child: Child, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(mmap, "mmap", full)
-    with pytest.raises(OSError, match=rf"{child.text}: no room .* [0-9,]+ bytes: Cannot allocate") as caught:
+    with pytest.raises(OSError, match=r"no room .* [0-9,]+ bytes of live memory: Cannot allocate") as caught:
         open_one(child.text)
     assert caught.value.errno == errno.ENOMEM
 
@@ -526,9 +537,57 @@ def test_a_thread_is_not_a_process() -> None:
         thread.join()
 
 
+# Its child has its memory and waits; the parent waits for the child, as vfork() does.
+VFORK = r"""
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+int main(void)
+{
+    if (vfork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        dprintf(1, "%d %d\n", getppid(), getpid());
+        pause();
+        _exit(0);
+    }
+    return 0;
+}
+"""
+
+
+def test_two_processes_with_one_memory(child: Child, tmp_path: Path) -> None:
+    (tmp_path / "vfork.c").write_text(VFORK)
+    program = str(tmp_path / "vfork")
+    succeed(["gcc", "-Wno-deprecated-declarations", "-o", program, f"{program}.c"])
+    with subprocess.Popen([program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pids = list(map(int, parent.stdout.readline().split()))
+        try:
+            assert pids[0] == parent.pid
+            one, other = (f"pid:{pid}" for pid in pids)
+            with pytest.raises(SourceTextError, match=f"{other}: is the same source as {one}; its memory"):
+                open_sources([one, child.text, other])
+            with pytest.raises(SourceTextError, match=f"{one}: is the same source as {other}; its memory"):
+                open_sources([child.text, other, one])
+            for pid in pids:
+                open_one(f"pid:{pid}").close()
+        finally:
+            os.kill(pids[1], signal.SIGKILL)
+
+
+def test_where_the_kernel_does_not_tell_of_one_memory(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [child.process.pid, os.getpid(), child.process.pid]
+    assert same_memory(same) == (0, 2)
+    assert same_memory([*same, 1 << 22]) is None  # no such process
+    monkeypatch.setattr(same_memory_module, "_KCMP", {})
+    assert same_memory(same) is None
+
+
 def test_close_gives_everything_back(child: Child) -> None:
     descriptors = len(os.listdir("/proc/self/fd"))
-    source = open_one(child.text)
+    source = open_bytes(child.text)
     held = memoryview(source.extents[0].buffer)  # type: ignore[union-attr]
     first = held[0]
     source.close()
@@ -547,7 +606,8 @@ def test_progress_reaches_the_end(child: Child) -> None:
     seen: list[tuple[str, int, int]] = []
     (source,) = open_sources([child.text], lambda phase, done, total: seen.append((phase, done, total)))
     source.close()
-    copying = [(done, total) for phase, done, total in seen if phase.startswith("copying")]
-    assert copying == sorted(copying)
-    assert copying[-1] == (source.size, source.size)
+    for what in ("reading", "copying", "comparing"):
+        steps = [(done, total) for phase, done, total in seen if phase.startswith(what)]
+        assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] <= source.size
+    assert (f"reading {child.text}", source.size, source.size) in seen
     assert ("opening", 1, 1) in seen

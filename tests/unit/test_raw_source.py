@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pagedup.memory.dumps.image_file as image_file_module
-from pagedup.memory import Extent, Source, SourceTextError, ZeroExtent, name_sources, open_sources
+from pagedup.memory import Extent, Source, SourceTextError, name_sources, open_sources
 
 PAGE = 4096
 
@@ -32,7 +32,7 @@ def layout(source: Source) -> list[tuple[str, int, int]]:
 def contents(source: Source) -> bytes:
     parts = []
     for extent in source.extents:
-        parts.append(bytes(extent.size) if isinstance(extent, ZeroExtent) else bytes(memoryview(extent.buffer)))
+        parts.append(bytes(memoryview(extent.buffer)) if isinstance(extent, Extent) else bytes(extent.size))
     return b"".join(parts)
 
 

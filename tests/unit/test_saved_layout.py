@@ -355,17 +355,22 @@ def test_more_than_there_is_memory_for(saved: Path, monkeypatch: pytest.MonkeyPa
     refused(saved, "format: 168 bytes of memory are needed, and 167 are available")
 
 
+def test_a_header_that_leaves_bytes_over(saved: Path) -> None:
+    lie = header("{'descr': '<u8', 'fortran_order': False, 'shape': (1, 2), }\n") + bytes(32)
+    refused(rewritten(saved, {"runs": lie}), "runs: claims the shape (1, 2), and 32 bytes are stored")
+
+
 def test_what_is_claimed_but_not_there(saved: Path) -> None:
-    """The directory of the archive says more bytes than the entry holds."""
-    rewritten(saved)
+    """The directory of the archive, and the array's own header, say more bytes than there are."""
+    short = header("{'descr': '|u1', 'fortran_order': False, 'shape': (8, 4), }\n") + bytes(20)
+    rewritten(saved, {"names": short}, method=zipfile.ZIP_DEFLATED)
     whole = bytearray(saved.read_bytes())
     place = whole.index(b"names.npy", whole.index(b"PK\1\2")) - 46  # its record in the directory
     assert whole[place : place + 4] == b"PK\1\2"
-    claimed = int.from_bytes(whole[place + 24 : place + 28], "little") + 8 * 4
-    for at in (place + 20, place + 24):
-        whole[at : at + 4] = claimed.to_bytes(4, "little")
+    assert int.from_bytes(whole[place + 24 : place + 28], "little") == len(short)
+    whole[place + 24 : place + 28] = (len(short) + 12).to_bytes(4, "little")
     saved.write_bytes(whole)
-    refused(saved, "names")
+    refused(saved, "names: ends after 20 of 32 bytes")
 
 
 def test_other_files(tmp_path: Path) -> None:

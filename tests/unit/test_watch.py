@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 import pagedup
-from pagedup.memory import LiveSource, Source
+from pagedup.memory import LiveOptions, LiveSource, Source
 from pagedup.memory.live.live_source import Place
 from pagedup.memory.live.smaps import Mapping
+from pagedup.memory.live.take import take
 from pagedup.sharing import watch as watch_module
 from pagedup.sharing.watch import Watch
+
+SOON = 1e-6  # seconds; without any, what was looked at by comparing it is not looked at again
 
 CHILD = """
 import ctypes, mmap, sys
@@ -74,8 +77,7 @@ class OneMapping(LiveSource):
 
 def watched(writer: Writer, frame_size: int = 4096) -> tuple[list[Source], pagedup.Duplicates, Watch]:
     source = OneMapping(writer)
-    source.survey()
-    source.copy()
+    take([source], LiveOptions(), frame_size=frame_size, alone=True)
     assert source.size == 40 * 4096
     sources: list[Source] = [source]
     found = pagedup.find_duplicates([source.extents for source in sources], frame_size=frame_size)
@@ -87,7 +89,7 @@ def test_changes_are_seen_where_they_are(writer: Writer, frame_size: int) -> Non
     sources, found, watch = watched(writer, frame_size)
     with sources[0]:
         writer.write(2, 11, 35)  # a zero page, one of two copies, and one that stands alone
-        watch.look(1, 0)
+        watch.look(1, SOON)
         volatile = found.addresses[watch.volatile(found)]
     # Of a page that stands alone some small frames are zero.
     expected, n_pages = ({2, 11}, 30) if frame_size == 4096 else ({2, 11, 35}, 40)
@@ -103,7 +105,7 @@ def test_each_look_tells_what_changed_since_the_last(writer: Writer) -> None:
         n = watch.n_pages
         for pages in ((11, 12), (12, 13), ()):
             writer.write(*pages)
-            watch.look(1, 0)
+            watch.look(1, SOON)
     assert [look.changed for look in watch.looks] == [2, 2, 0]
     assert [look.unchanged for look in watch.looks] == [n - 2, n - 3, n - 3]
 

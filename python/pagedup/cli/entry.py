@@ -18,7 +18,7 @@ _COMMANDS: dict[str, Command] = {"scan": ScanCommand(), "layout": LayoutCommand(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `pagedup` with these arguments (those of the process if left out); the exit code."""
+    """Run these arguments (those of the process if left out); the exit code, after at most one line of error."""
     if sys.stdout is None:  # it was closed before we began
         return _fail("stdout is closed", FAILURE)
     try:

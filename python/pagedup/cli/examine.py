@@ -9,6 +9,7 @@ import numpy as np
 
 from pagedup.memory import LiveSource, Progress, Source
 from pagedup.memory.digest import digest
+from pagedup.memory.dumps.mapped_source import MappedSource
 from pagedup.memory.files.filetree import FileTree
 from pagedup.memory.layouts import LayoutSource
 from pagedup.memory.live.numa import memory_nodes, page_nodes
@@ -56,11 +57,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """The answer, the grouping at the smallest page size that it is of, and the digests, one a source."""
+    """The answer, the grouping at the smallest page size that it is of, and the digests, one a source or none at all.
+
+    Live memory has None: it changes, and is not kept.
+    """
 
     result: ScanResult
     duplicates: Duplicates
-    digests: Sequence[str]
+    digests: Sequence[str | None]
 
 
 def examine(sources: Sequence[Source], question: Question, frame_size: int, progress: Progress | None) -> Examined:
@@ -72,11 +76,12 @@ def examine(sources: Sequence[Source], question: Question, frame_size: int, prog
     else:
         free = find_duplicates(memory, frame_size=frame_size, threads=question.threads, progress=progress)
     pages = free.coarsen(_KSM_PAGE // frame_size)
-    # Both read the memory that was grouped; looking again takes over what is new.
     explanation = None
     if question.tree is not None:
         explanation = explain(pages, memory, question.tree, threads=question.threads, progress=progress)
-    digests = [digest(source, progress) for source in sources] if question.digests else []
+    digests: list[str | None] = []
+    if question.digests:
+        digests = [digest(source, progress) if isinstance(source, MappedSource) else None for source in sources]
     watch = Watch(sources, free)
     watch.look(question.repeat, question.interval, progress)
     for source in sources:

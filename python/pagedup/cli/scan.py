@@ -34,7 +34,7 @@ A SOURCE is one guest's memory:
   qemu:NAME   a live QEMU guest, by its -name or process number: its RAM
   qemu:PATH   the same, by the path of its QMP socket (with a slash)
   qemu:all    every live QEMU guest
-Live memory runs on while it is copied, and is looked at again afterwards: what moved is reported as volatile.
+Live memory runs on while it is read; what repeats is read twice, and what moved meanwhile is reported as volatile.
 A path that holds a colon is written with its directory: ./pid:1
 """
 
@@ -89,8 +89,8 @@ def _parser() -> Parser:
     parser.add_argument("--threads", metavar="N", type=int, help="use so many threads (default: as the machine allows)")
     live = parser.add_argument_group("live sources")
     live.add_argument("--mergeable", action="store_true", help="only memory that is marked MADV_MERGEABLE, as for KSM")
-    live.add_argument("--pause", action="store_true", help="freeze the processes while they are copied")
-    live.add_argument("--spool", metavar="DIR", help="keep the copies in this folder, where they do not fit in memory")
+    live.add_argument("--pause", action="store_true", help="freeze the processes while they are read")
+    live.add_argument("--spool", metavar="DIR", help="keep copies in this folder, where they do not fit in memory")
     live.add_argument(
         "--repeat", metavar="N", type=int, default=1, help="look N times at what was equal: how long does it last?"
     )

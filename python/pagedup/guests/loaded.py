@@ -89,12 +89,13 @@ def make_up(images: ImageSet, index: int, numbering: Numbering, spec: GuestSpec)
     field = f"images.{images.name}"
     counts = [pages_of(size, field) for size in (images.text, images.rdata, images.data)]
     n_pages = sum(counts)
-    number = numbering.image((spec.system, images.name, index), n_pages)
+    shares_of = (images.text_fixups, images.rdata_fixups, images.data_fixups, images.imports)
+    number = numbering.image((spec.system, images.name, images.role, index, *counts, *shares_of), n_pages)
     draws = np.empty(n_pages, np.uint64)
     dedupcore.random_numbers(_MADE_UP + number, draws)
     shares = as_shares(draws)
     kinds = np.repeat(np.arange(3, dtype=np.uint8), counts)
-    fixups = shares < np.array((images.text_fixups, images.rdata_fixups, images.data_fixups))[kinds]
+    fixups = shares < np.array(shares_of[:3])[kinds]
     user = images.role in ("library", "executable")
     filled = np.zeros(n_pages, np.bool_)
     if user:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pagedup.memory.source import Progress, Source
+from pagedup.memory.dumps.mapped_source import MappedSource
+from pagedup.memory.source import Progress
 
 
-def digest(source: Source, progress: Progress | None = None) -> str:
-    """BLAKE3 of the source's contents, in hexadecimal: of a file all its bytes, of live memory what was copied."""
+def digest(source: MappedSource, progress: Progress | None = None) -> str:
+    """BLAKE3 of all bytes of the source's file, in hexadecimal."""
     from blake3 import blake3  # only here: most scans need none
 
     hasher = blake3(max_threads=blake3.AUTO)

@@ -17,28 +17,12 @@ from pagedup.memory.live.live_source import LiveSource
 from pagedup.memory.live.process_source import ProcessSource
 from pagedup.memory.live.qemu import QemuGuest, find_guest, find_guests
 from pagedup.memory.live.qemu_source import QemuSource
-from pagedup.memory.live.room import available_memory
+from pagedup.memory.live.same_memory import same_memory
+from pagedup.memory.live.take import DEFAULT, LiveOptions, take
 from pagedup.memory.source import Progress, Source, SourceTextError
 
 _KNOWN = "pid:N, qemu:NAME or the path of a memory dump"
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-# Beside the copy: bytes a frame (28 for grouping, see find_duplicates, and as many again for what is told of the
-# classes), and 16 MiB.
-_BESIDE, _FIXED = 60, 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """How live memory is taken.
-
-    mergeable: only what is marked MADV_MERGEABLE, which is all that the kernel's own sharing looks at.
-    pause: freeze all processes while they are copied, so that the copies are of one instant.
-    spool: a folder for the copies, where they do not fit in memory.
-    """
-
-    mergeable: bool = False
-    pause: bool = False
-    spool: str | None = None
 
 
 def open_sources(
@@ -46,7 +30,7 @@ def open_sources(
     progress: Progress | None = None,
     *,
     frame_size: int = 4096,
-    live: LiveOptions = LiveOptions(),
+    live: LiveOptions = DEFAULT,
 ) -> list[Source]:
     """Open every source that `texts` name, in that order; the caller closes them.
 
@@ -55,6 +39,9 @@ def open_sources(
     must be a multiple of `frame_size` bytes) or of a saved layout. A path that holds a colon is written with a
     directory: `./pid:1`. Raises SourceTextError for a text of no known form and for two texts that name one source,
     OSError for what cannot be read, or does not fit in memory.
+
+    Where all are live, and frames are no smaller than pages, pages are only named: their extents are `NamedExtent`, and
+    they can be compared with each other, but not with those of another call.
 
     Names are unique and easy to type: `pid:N`, the guest's name, or the file's name without its last suffix; those that
     agree in that are named by their texts as given.
@@ -73,7 +60,10 @@ def open_sources(
         if progress is not None:
             progress("opening", len(wanted), len(wanted))
         _refuse_mixture(sources)
-        _copy([source for source in sources if isinstance(source, LiveSource)], frame_size, live, progress)
+        taken = [source for source in sources if isinstance(source, LiveSource)]
+        _refuse_same_memory(taken)
+        if taken:
+            take(taken, live, frame_size=frame_size, alone=len(taken) == len(sources), progress=progress)
         stack.pop_all()
     return sources
 
@@ -95,32 +85,6 @@ def _refuse_mixture(sources: Sequence[Source]) -> None:
         raise OSError(
             f"{layouts[0].text}: holds names, which cannot be compared with the bytes of {others[0].text}; scan layouts"
             " alone, or make bytes of them with `pagedup layout --bytes`"
-        )
-
-
-def _copy(sources: Sequence[LiveSource], frame_size: int, options: LiveOptions, progress: Progress | None) -> None:
-    with ExitStack() as pauses:
-        if options.pause:
-            from pagedup.memory.live.pause import paused  # only here, as few scans need it
-
-            for source in sources:
-                pauses.enter_context(paused(source.pid))
-        for source in sources:
-            source.survey(mergeable=options.mergeable)
-        if options.spool is None:
-            _refuse_too_large(sources, frame_size)
-        for source in sources:
-            source.copy(spool=options.spool, progress=progress)
-
-
-def _refuse_too_large(sources: Sequence[LiveSource], frame_size: int) -> None:
-    size = sum(source.size for source in sources)
-    needed, available = size + size // frame_size * _BESIDE + _FIXED, available_memory()
-    if size and needed > available:
-        names = ", ".join(source.name for source in sources[:3]) + (", ..." if len(sources) > 3 else "")
-        raise OSError(
-            f"{names}: copying takes {needed:,} bytes of memory, and {available:,} are available;"
-            f" give --spool DIR, a folder with {size:,} bytes free, or scan fewer at once"
         )
 
 
@@ -203,6 +167,13 @@ def _refuse_repeats(wanted: list[_Wanted]) -> None:
             same = "is given twice" if earlier == what.text else f"is the same source as {earlier}"
             raise SourceTextError(f"{what.text}: {same}; its memory can be counted only once")
         first[what.identity] = what.text
+
+
+def _refuse_same_memory(sources: list[LiveSource]) -> None:
+    same = same_memory([source.pid for source in sources])
+    if same is not None:
+        earlier, source = (sources[index].text for index in same)
+        raise SourceTextError(f"{source}: is the same source as {earlier}; its memory can be counted only once")
 
 
 def _names(wanted: list[_Wanted]) -> list[str]:

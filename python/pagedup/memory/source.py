@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pagedup.memory.closing import Closing
 
 if TYPE_CHECKING:
-    from pagedup.memory.extent import Extent, ZeroExtent
+    from pagedup.memory.extent import AnyExtent
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the phase, how much of it is done, and how much there is."""
@@ -55,12 +55,8 @@ class Source(Closing):
         self.text = text
         self.size = size
         self.detail = detail
-        self.extents: list[Extent | ZeroExtent] = []
+        self.extents: list[AnyExtent] = []
         self.apart: dict[Apart, int] = {}
-
-    @abstractmethod
-    def contents(self) -> list[memoryview]:
-        """The bytes that a digest of the source is made of, in order."""
 
     @abstractmethod
     def check(self) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pagedup.sharing.pictures import GuestMatrix, MemoryMap
 
 _MOST_ROWS = 100  # of a table: who wants more has --json
+_NO_DIGEST = "none: live memory changes"
 _LONGEST_COMMAND = 2000  # characters of the command line, which may name thousands of files
 
 
@@ -153,7 +154,7 @@ def _facts(result: ScanResult, provenance: Provenance) -> list[tuple[str, str]]:
 
 def _sources(provenance: Provenance) -> Table:
     rows = [
-        (printable(source.name), printable(source.kind), f"{source.bytes:,}", source.digest)
+        (printable(source.name), printable(source.kind), f"{source.bytes:,}", source.digest or _NO_DIGEST)
         for source in provenance.sources
     ]
     return Table("Sources, and what they held when they were read", ("source", "kind", "bytes", "blake3"), rows)

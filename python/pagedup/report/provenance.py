@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SourceDigest:
-    """What a source held: its name, kind and bytes as in ScannedGuest, and the blake3 of these bytes in hex."""
+    """What a source held: its name, kind and bytes as in ScannedGuest, and the blake3 of its file in hex.
+
+    None for live memory, which changes: nobody could compare it.
+    """
 
     name: str
     kind: str
     bytes: int
-    digest: str
+    digest: str | None
 
 
 @dataclass(frozen=True, slots=True)

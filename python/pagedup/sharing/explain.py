@@ -5,12 +5,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 import dedupcore
-from pagedup.memory import Extent, ZeroExtent
+from pagedup.memory import AnyExtent, NamedExtent, ZeroExtent
 from pagedup.memory.files.filetree import PAGE
 from pagedup.sharing.grouping import group
 
@@ -62,7 +63,7 @@ class Explanation:
 
 def explain(
     duplicates: Duplicates,
-    memory: Sequence[Sequence[Extent | ZeroExtent]],
+    memory: Sequence[Sequence[AnyExtent]],
     tree: FileTree,
     *,
     threads: int | None = None,
@@ -96,9 +97,7 @@ def explain(
     return found.explanation(tree, copies)
 
 
-def _spans(
-    duplicates: Duplicates, memory: Sequence[Sequence[Extent | ZeroExtent]], frames: NDArray[np.int64]
-) -> list[Span]:
+def _spans(duplicates: Duplicates, memory: Sequence[Sequence[AnyExtent]], frames: NDArray[np.int64]) -> list[Span]:
     """Where these frames lie, in as few spans as possible."""
     if duplicates.frame_size != PAGE:
         raise ValueError(f"frames are of {duplicates.frame_size:,} bytes; files are compared in pages of {PAGE:,}")
@@ -108,21 +107,28 @@ def _spans(
     here = [(extent.address, size // PAGE) for extent, size in extents]
     if here != list(zip(frame_runs.address.tolist(), frame_runs.length.tolist(), strict=True)):
         raise ValueError("duplicates is not of this memory: its extents are others")
-    runs = np.searchsorted(frame_runs.first, frames, side="right") - 1
-    cuts = (np.diff(frames, prepend=-2) != 1) | (np.diff(runs, prepend=-1) != 0)
-    starts = np.flatnonzero(cuts)
-    lengths = np.diff(starts, append=len(frames))
-    offsets = (frames[starts] - frame_runs.first[runs[starts]]) * PAGE
     spans: list[Span] = []
-    for run, offset, length in zip(runs[starts].tolist(), offsets.tolist(), lengths.tolist(), strict=True):
-        extent = extents[run][0]
-        assert isinstance(extent, Extent)  # frames of the others are zero
-        spans.append((extent.buffer, offset, length))
+    bounds = np.searchsorted(frames, np.append(frame_runs.first, frame_runs.n_frames)).tolist()
+    for (extent, _), first, (begin, end) in zip(extents, frame_runs.first.tolist(), pairwise(bounds), strict=True):
+        if begin < end:
+            spans += _spans_in(extent, frames[begin:end] - first)
     return spans
 
 
-def _size(extent: Extent | ZeroExtent) -> int:
-    return extent.size if isinstance(extent, ZeroExtent) else memoryview(extent.buffer).nbytes
+def _spans_in(extent: AnyExtent, frames: NDArray[np.int64]) -> list[Span]:
+    """The same for frames of one extent, numbered from its beginning."""
+    assert not isinstance(extent, ZeroExtent)  # these are not zero
+    if isinstance(extent, NamedExtent):
+        if extent.page != PAGE:
+            raise ValueError(f"pages of {extent.page:,} bytes were named; files are compared in pages of {PAGE:,}")
+        return list(extent.contents.find(extent.names[frames]))
+    starts = np.flatnonzero(np.diff(frames, prepend=-2) != 1)
+    lengths = np.diff(starts, append=len(frames)).tolist()
+    return [(extent.buffer, start * PAGE, n) for start, n in zip(frames[starts].tolist(), lengths, strict=True)]
+
+
+def _size(extent: AnyExtent) -> int:
+    return extent.size if isinstance(extent, ZeroExtent | NamedExtent) else memoryview(extent.buffer).nbytes
 
 
 def _grouped(spans: list[Span], n_contents: int, buffer: memoryview, pages: int, threads: int) -> NDArray[np.uint32]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import dedupcore
-from pagedup.memory import Extent, ZeroExtent
+from pagedup.memory import AnyExtent, Extent, NamedExtent, ZeroExtent
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.frame_runs import FrameRuns
 from pagedup.sharing.grouping import group
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dedupcore._dedupcore import BufferLike
     from pagedup.sharing.grouping import Span
 
-    Guest = BufferLike | Sequence[Extent | ZeroExtent]
+    Guest = BufferLike | Sequence[AnyExtent]
 
 _MIN_FRAME, _MAX_FRAME = 8, 1 << 30
 _MAX_FRAMES = (1 << 32) - 1
@@ -42,7 +42,8 @@ def find_duplicates(
     Args:
         memory: one guest or an iterable of guests. A guest is an object with a C-contiguous buffer (NumPy array, mmap,
             bytes, memoryview; read-only is fine, any alignment; it is not copied), whose first byte is at address 0;
-            or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes.
+            or a sequence of `Extent` and `ZeroExtent` with ascending addresses where its memory has holes. Where one
+            is a `NamedExtent`, as those of live sources are, all must be, or `ZeroExtent`.
         frame_size: bytes, a power of two from 8 to 2**30. May be left out if all buffers are of single bytes: 4096.
         domains: one hashable value a guest; only frames of guests with equal values are duplicates. Default: all are.
         threads: how many to use; default: as many as the process has CPUs. The result does not depend on it.
@@ -62,12 +63,13 @@ def find_duplicates(
     """
     guests = _guests(memory)
     views = [[(extent, _view(extent, g)) for extent in guest] for g, guest in enumerate(guests)]
-    size = _frame_size(frame_size, [view for guest in views for _, view in guest])
+    size = _frame_size(frame_size, [view for guest in views for extent, view in guest if isinstance(extent, Extent)])
+    stored_size = _stored_size(guests, size)
     spans: list[list[Span]] = [[] for _ in guests]
     runs: list[tuple[int, int, int]] = []  # guest, address, frames
     for g, guest in enumerate(views):
         for extent, view in guest:
-            n_bytes = extent.size if isinstance(extent, ZeroExtent) else view.nbytes if view is not None else 0
+            n_bytes = memoryview(extent.buffer).nbytes if isinstance(extent, Extent) else extent.size
             _check_extent(g, extent.address, n_bytes, size)
             spans[g].append((view, 0, n_bytes // size))
             runs.append((g, extent.address, n_bytes // size))
@@ -87,11 +89,12 @@ def find_duplicates(
         np.array([address for _, address, _ in runs], np.uint64),
         np.array([length for _, _, length in runs], np.int64),
     )
-    grouping = group(spans, frame_runs.guest_offsets, numbers, frame_size=size, threads=n_threads, progress=progress)
+    offsets = frame_runs.guest_offsets
+    grouping = group(spans, offsets, numbers, frame_size=stored_size, threads=n_threads, progress=progress)
     return Duplicates(grouping, frame_runs, numbers, n_frames * size, n_threads, grouping.work)
 
 
-def _guests(memory: object) -> list[list[Extent | ZeroExtent]]:
+def _guests(memory: object) -> list[list[AnyExtent]]:
     """Each guest as its extents."""
     if _has_buffer(memory):
         return [_extents(0, memory)]
@@ -100,15 +103,15 @@ def _guests(memory: object) -> list[list[Extent | ZeroExtent]]:
             f"memory is a {type(memory).__name__}; it must be a buffer, a list of Extent, or an iterable of these"
         )
     items = list(memory)
-    if items and all(isinstance(item, Extent | ZeroExtent) for item in items):
+    if items and all(isinstance(item, AnyExtent) for item in items):
         return [items]
     return [_extents(g, item) for g, item in enumerate(items)]
 
 
-def _extents(guest: int, item: Any) -> list[Extent | ZeroExtent]:
+def _extents(guest: int, item: Any) -> list[AnyExtent]:
     if _has_buffer(item):
         return [Extent(0, item)]
-    if isinstance(item, Sequence) and all(isinstance(part, Extent | ZeroExtent) for part in item):
+    if isinstance(item, Sequence) and all(isinstance(part, AnyExtent) for part in item):
         return list(item)
     raise TypeError(f"guest {guest} is a {type(item).__name__}; it must be a buffer or a list of Extent")
 
@@ -123,9 +126,11 @@ def _has_buffer(item: object) -> bool:
     return True
 
 
-def _view(extent: Extent | ZeroExtent, guest: int) -> memoryview | None:
+def _view(extent: AnyExtent, guest: int) -> memoryview | None:
     if isinstance(extent, ZeroExtent):
         return None
+    if isinstance(extent, NamedExtent):
+        return extent.names.data
     try:
         view = memoryview(extent.buffer)
     except TypeError:
@@ -154,6 +159,25 @@ def _frame_size(frame_size: int | None, views: list[memoryview | None]) -> int:
     if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
         raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
     return size
+
+
+def _stored_size(guests: list[list[AnyExtent]], frame_size: int) -> int:
+    """Bytes in the buffers for each frame: its own, or the names of its pages, of which it is the vector."""
+    named = next((extent for guest in guests for extent in guest if isinstance(extent, NamedExtent)), None)
+    if named is None:
+        return frame_size
+    for g, guest in enumerate(guests):
+        for extent in guest:
+            if isinstance(extent, Extent) or (
+                isinstance(extent, NamedExtent) and (extent.contents, extent.page) != (named.contents, named.page)
+            ):
+                raise ValueError(
+                    f"guest {g}: the extent at {extent.address:#x} cannot be compared with names of pages: it has"
+                    " bytes, or names that others gave; open all sources at once"
+                )
+    if frame_size < named.page:
+        raise ValueError(f"frame_size is {frame_size:,}, but of pages of {named.page:,} bytes only the names are known")
+    return frame_size // named.page * 8
 
 
 def _check_extent(guest: int, address: int, n_bytes: int, frame_size: int) -> None:

@@ -90,13 +90,13 @@ def predict_ksm(duplicates: Duplicates, *, volatile: NDArray[np.bool_] | None = 
     if duplicates.frame_size != _PAGE:
         raise ValueError(f"frames are of {duplicates.frame_size:,} bytes; KSM merges pages of {_PAGE:,} bytes")
     n_frames = duplicates.n_frames
-    if volatile is None:
-        copies: NDArray[np.integer] = duplicates.counts().copies
-    elif volatile.shape == (n_frames,):
-        copies = np.bincount(duplicates.canonical[~volatile], minlength=n_frames)
-    else:
+    if volatile is not None and volatile.shape != (n_frames,):
         raise ValueError(f"volatile has the shape {volatile.shape} for {n_frames:,} frames; it must be ({n_frames},)")
     n_volatile = 0 if volatile is None else int(np.count_nonzero(volatile))
+    copies: NDArray[np.integer] = duplicates.counts().copies
+    if volatile is not None and n_volatile:
+        copies = copies.astype(np.int64)
+        copies -= np.bincount(duplicates.canonical[volatile], minlength=n_frames)
     zeros = sorted({zero for zero in duplicates.zero_canonicals() if zero is not None})
     n_zero = int(copies[zeros].sum())
     others = copies.copy()
@@ -114,12 +114,14 @@ def predict_ksm(duplicates: Duplicates, *, volatile: NDArray[np.bool_] | None = 
 
 def _counters(copies: NDArray[np.integer], limit: int | None, volatile: int, zero: int, entries: int) -> KsmCounters:
     """Of classes with so many copies each, where at most `limit` sites share one page."""
-    copies = copies[copies > 0]
-    full, rest = np.divmod(copies, limit) if limit else (np.zeros(1, np.int64), copies)
+    classes = np.bincount(copies)  # how many have so many copies: millions of classes have few different numbers
+    numbers = np.flatnonzero(classes)
+    classes = classes[numbers]
+    full, rest = np.divmod(numbers, limit) if limit else (np.zeros_like(numbers), numbers)
     # A page that finds every copy of its content full is unshared, until another such page comes.
-    shared = int(full.sum()) + int(np.count_nonzero(rest > 1))
-    unshared = int(np.count_nonzero(rest == 1))
-    sharing = int(copies.sum()) - shared - unshared
+    shared = int((classes * (full + (rest > 1))).sum())
+    unshared = int(classes[rest == 1].sum())
+    sharing = int((classes * numbers).sum()) - shared - unshared
     profit = (sharing + zero) * _PAGE - entries * _RMAP_ITEM
     return KsmCounters(shared, sharing, unshared, volatile, zero, profit)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Volatility:
-    """Pages that were looked at twice, `seconds` apart, and how many of them had changed meanwhile.
+    """Pages that were looked at twice, at most `seconds` apart, and how many of them had changed meanwhile.
 
     changed_zero pages were zero at the first look, changed_nonzero were not; changed is their sum.
     """

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Look:
     """What one look at the matched pages found.
 
-    seconds: since they were copied. changed: how many differ from what they were at the look before this one.
-    unchanged: how many have been found as they were copied at every look so far.
+    seconds: since they were first read. changed: how many differ from what they were when they were read before.
+    unchanged: how many have been found as they were first read at every look so far.
     """
 
     seconds: float
@@ -37,6 +37,8 @@ class Look:
 
 class Watch:
     """The matched pages of live guests: those with a frame that is zero or whose content stands more than once.
+
+    Also those that seemed to be, by their hashes, but had moved when they were to be compared.
 
     Attributes:
         n_pages: how many there are, of the system's page size.
@@ -56,12 +58,14 @@ class Watch:
         self._changed: list[NDArray[np.bool_]] = []
         for guest, source in enumerate(sources):
             own = slice(*duplicates.guest_offsets[guest : guest + 2])
+            if isinstance(source, LiveSource):
+                matched[own] |= source.moved(addresses[own] & self._mask)
             if isinstance(source, LiveSource) and matched[own].any():
                 pages = addresses[own][matched[own]] & self._mask
                 pages = pages[np.diff(pages, prepend=pages[0] + np.uint64(1)) != 0]  # frames may be smaller than pages
                 self._guests.append((source, guest))
                 self._pages.append(pages)
-                self._changed.append(np.zeros(len(pages), np.bool_))
+                self._changed.append(source.moved(pages))
         self._addresses = addresses
         self.n_pages = sum(map(len, self._pages))
         self.looks: list[Look] = []
@@ -69,23 +73,29 @@ class Watch:
     def look(self, repeat: int, interval: float, progress: Progress | None = None) -> None:
         """Look `repeat` times, at least `interval` seconds apart, the first time so long after copying.
 
-        A time that is past is now. Raises OSError when a guest ended.
+        A time that is past is now. Comparing was a look already; without an interval what was looked at by it is not
+        looked at once more. Raises OSError when a guest ended.
         """
         if not self.n_pages:
             return
-        copied = now = max(source.copied_at for source, _ in self._guests)
+        first = max(source.first_read for source, _ in self._guests)
+        now = max(source.taken_at for source, _ in self._guests)
         for number in range(repeat):
             _wait(now + interval, _reporter(progress, f"waiting for look {number + 1} of {repeat}"))
             now = time.monotonic()
             changed = unchanged = 0
             for index, (source, _) in enumerate(self._guests):
-                found = source.look_again(self._pages[index])
+                pages = self._pages[index]
+                # What moved before it was compared has changed by the first look.
+                found = np.zeros(len(pages), np.bool_) if self.looks else self._changed[index].copy()
+                due = np.ones(len(pages), np.bool_) if self.looks or interval else ~source.looked_at(pages)
+                found[due] |= source.look_again(pages[due])
                 changed += int(np.count_nonzero(found))
                 self._changed[index] |= found
                 unchanged += int(np.count_nonzero(~self._changed[index]))
                 if progress is not None:
                     progress("looking again", index + 1, len(self._guests))
-            self.looks.append(Look(now - copied, changed, unchanged))
+            self.looks.append(Look(now - first, changed, unchanged))
 
     def volatile(self, duplicates: Duplicates) -> NDArray[np.bool_]:
         """Bool ndarray (n_frames,): which frames lie in a page that had changed at any look.

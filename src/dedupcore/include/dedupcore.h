@@ -172,15 +172,22 @@ typedef struct {
 void dedupcore_count(const uint32_t *canonical, const dedupcore_guest *guests, size_t n_guests, uint32_t *copies,
                      uint32_t *owners, uint32_t *scratch, dedupcore_guest_counts *counts);
 
-/* --- a second look ------------------------------------------------------------------------------------------------ */
+/* --- frames that stream by --------------------------------------------------------------------------------------- */
 
 /*
- * Compares n frames of frame_size bytes, frame i at memory + offsets[i] (bytes), with what stands there now, frame i of `now`
- * (one behind the other). Where they differ, the frame in memory is replaced and changed[i] set to 1; other entries stay
- * as they are. Returns how many differed. Offsets must not overlap. May run side by side on other frames.
+ * The hash of each of n frames, one behind the other from `frames` on (of any alignment): 0 for a frame of zero bytes, never
+ * 0 for another. Under one key equal frames have equal hashes, so frames whose hashes differ are not equal. That two others
+ * share a hash has a chance of about 2^-64 (hash.h), so frames that share one are equal only if they are compared.
+ * May run side by side. Errors: DEDUPCORE_EINVAL (frame_size).
  */
-uint64_t dedupcore_refresh(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size,
-                           uint8_t *changed);
+int dedupcore_hash_frames(const void *frames, size_t n, size_t frame_size, const dedupcore_key *key, uint64_t *hashes);
+
+/*
+ * Compares each of n frames, one behind the other from `frames` on, with the frame number places[i] of those from `originals`
+ * on: same[i] becomes 1 where all bytes are equal, else 0. May run side by side. Errors: DEDUPCORE_EINVAL (frame_size).
+ */
+int dedupcore_match_frames(const void *frames, size_t n, size_t frame_size, const void *originals, const uint32_t *places,
+                           uint8_t *same);
 
 /* --- simulated guests -------------------------------------------------------------------------------------------- */
 

@@ -41,7 +41,9 @@ typedef struct {
     const void *(*map_base)(const dedupcore_map *map);
     int (*map_shrank)(const dedupcore_map *map);
     void (*map_destroy)(dedupcore_map *map);
-    uint64_t (*refresh)(void *memory, const uint64_t *offsets, const void *now, size_t n, size_t frame_size, uint8_t *changed);
+    int (*hash_frames)(const void *frames, size_t n, size_t frame_size, const dedupcore_key *key, uint64_t *hashes);
+    int (*match_frames)(const void *frames, size_t n, size_t frame_size, const void *originals, const uint32_t *places,
+                        uint8_t *same);
     uint64_t (*random)(uint64_t key, uint64_t i);
     int (*place)(uint64_t key, uint64_t n_pages, uint64_t fragmentation, const uint64_t *counts,
                  const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places);

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import dedupcore
-from pagedup.memory.extent import Extent, Region, ZeroExtent
+from pagedup.memory.extent import AnyExtent, Extent, NamedExtent, Region, ZeroExtent
 from pagedup.memory.layouts.layout import MOST_REGIONS, Layout, LayoutRegion, RegionKind
 from pagedup.memory.layouts.names import ABSENT, PAGE, NameKind, kind_bits
 
@@ -21,37 +21,67 @@ if TYPE_CHECKING:
 
 def capture(sources: Sequence[Source], progress: Progress | None) -> list[Layout]:
     """See Layout.from_memory."""
-    spans, first_pages = [], []
+    extents = [extent for source in sources for extent in source.extents]
+    places = []
     for source in sources:
         own = []
         for extent in source.extents:
-            size = extent.size if isinstance(extent, ZeroExtent) else memoryview(extent.buffer).nbytes
+            size = memoryview(extent.buffer).nbytes if isinstance(extent, Extent) else extent.size
             if extent.address % PAGE or size % PAGE:
                 raise ValueError(
                     f"{source.text}: {size:,} bytes at {extent.address:#x} are no whole pages of {PAGE:,} bytes"
                 )
-            spans.append((extent.buffer if isinstance(extent, Extent) else None, 0, size // PAGE))
             own.append((extent.address // PAGE, size // PAGE))
-        first_pages.append(own)
-    canonical = np.empty(sum(length for _, _, length in spans), np.uint32)
-    found = dedupcore.find_duplicates(
-        spans, canonical, frame_size=PAGE, threads=dedupcore.available_threads(), progress=progress
-    )
+        places.append(own)
+    named = any(isinstance(extent, NamedExtent) for extent in extents)
+    numbers = _given(extents) if named else _classes(extents, progress)
     for source in sources:
         source.check()
-    names = canonical.astype(np.uint64)
-    names |= np.uint64(kind_bits(NameKind.READ))
-    if found.zero_canonical is not None:
-        names[canonical == found.zero_canonical] = 0
+    names = np.where(numbers == 0, np.uint64(0), numbers | np.uint64(kind_bits(NameKind.READ)))
     # No digest of the names: two memories may repeat their pages alike and yet hold other ones.
     space = f"read-{secrets.token_hex(16)}"
     layouts, at = [], 0
-    for source, own in zip(sources, first_pages, strict=True):
+    for source, own in zip(sources, places, strict=True):
         runs = _joined(np.array(own, np.uint64).reshape(-1, 2))
         n_pages = int(runs[:, 1].sum())
         layouts.append(_with_holes(source, names[at : at + n_pages], runs, space))
         at += n_pages
     return layouts
+
+
+def _classes(extents: Sequence[AnyExtent], progress: Progress | None) -> NDArray[np.uint64]:
+    """A number for each page: equal where the bytes are, and 0 for zero pages."""
+    spans = []
+    for extent in extents:
+        buffer = extent.buffer if isinstance(extent, Extent) else None
+        assert not isinstance(extent, NamedExtent)
+        size = extent.size if isinstance(extent, ZeroExtent) else memoryview(extent.buffer).nbytes
+        spans.append((buffer, 0, size // PAGE))
+    canonical = np.empty(sum(length for _, _, length in spans), np.uint32)
+    threads = dedupcore.available_threads()
+    found = dedupcore.find_duplicates(spans, canonical, frame_size=PAGE, threads=threads, progress=progress)
+    numbers = canonical.astype(np.uint64) + np.uint64(1)
+    if found.zero_canonical is not None:
+        numbers[canonical == found.zero_canonical] = 0
+    return numbers
+
+
+def _given(extents: Sequence[AnyExtent]) -> NDArray[np.uint64]:
+    """The same, of pages that have been named already."""
+    numbers, contents = [np.empty(0, np.uint64)], []
+    for extent in extents:
+        if isinstance(extent, NamedExtent):
+            contents.append(extent.contents)
+            if extent.page != PAGE:
+                raise ValueError(f"pages of {extent.page:,} bytes; layouts are made of pages of {PAGE:,}")
+            numbers.append(extent.names)
+        elif isinstance(extent, ZeroExtent):
+            numbers.append(np.zeros(extent.size // PAGE, np.uint64))
+        else:
+            raise ValueError("a live source and one that was opened apart cannot be compared; open them at once")
+    if any(other is not contents[0] for other in contents):
+        raise ValueError("live sources that were opened apart cannot be compared; open them at once")
+    return np.concatenate(numbers)
 
 
 def _joined(runs: NDArray[np.uint64]) -> NDArray[np.uint64]:

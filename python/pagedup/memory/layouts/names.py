@@ -9,7 +9,7 @@ The four highest bits say what kind of name it is; what follows is injective by 
     IMPORTS   3     image (14), page of it (18), bases (28): holds addresses of other images; a number for all of these
     OWN       4     guest (20), number in it (40): content that stands nowhere else
     COMMON    5     number (60): anonymous memory that comes out the same in every guest, and perhaps in many processes
-    READ      6     class (60): content read from real memory; the class's number among all that was read together
+    READ      6     class (60): content read from real memory; one more than the number of its first page in all of it
     REAL      7     content (60): a page of a real file, by its bytes
     MOVED     8     content (60): a page of a real file that holds base relocations, by its bytes at one base
     ABSENT    15    all bits set, alone: a page that was never given memory; it has no content

@@ -1,4 +1,4 @@
-"""Memory that is in use while it is scanned: looked over, then copied, and looked at again later."""
+"""Memory that is in use while it is scanned: looked over, read as it streams by, and looked at again later."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import os
 import time
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 import dedupcore
-from pagedup.memory.extent import Extent, Region
+from pagedup.memory.extent import Extent, NamedExtent, Region
+from pagedup.memory.live.page_runs import PageRuns
 from pagedup.memory.live.pagemap import Page, Pagemap
 from pagedup.memory.live.procfs import ProcessFiles
-from pagedup.memory.live.remote import MOST_PIECES, RemoteMemory
+from pagedup.memory.live.remote import RemoteMemory
 from pagedup.memory.live.room import allocate
 from pagedup.memory.live.smaps import Mapping, read_mappings
+from pagedup.memory.live.streaming import stream
 from pagedup.memory.source import Apart, Progress, Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pagedup.memory.extent import Contents
     from pagedup.memory.live.pagemap import Runs
+    from pagedup.memory.live.remote import Bytes
+    from pagedup.memory.live.streaming import Visit
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-_COPY_AT_ONCE = 8 << 20  # bytes a task, so that progress moves and threads share the work
-_LOOK_AT_ONCE = 1 << 20  # fits the cache, where it is compared at once
 _APART = {
     Page.SHARED: Apart.ALREADY_SHARED,
     Page.ZERO: Apart.ZERO_MAPPED,
@@ -52,24 +52,28 @@ class Place:
 class LiveSource(Source):
     """Pages of a process's memory: those that it alone holds and that are in memory now.
 
-    Nothing is written, and nothing is faulted in but pages that go away between looking and copying. First `survey`,
-    which tells `size`; then `copy`. The process runs on meanwhile, unless it is paused: the copy is of no one instant.
+    Nothing is written, and nothing is faulted in but pages that go away between looking and reading. First `survey`,
+    which tells `size`; then either `copy`, or `hash`, any number of `read`, and `settle`. The process runs on
+    meanwhile, unless it is paused: what is read is of no one instant.
 
-    `regions` names stretches of the guest's addresses, `copied_at` is when copying ended, by time.monotonic().
+    `regions` names stretches of the guest's addresses, and `pages` says which pages are scanned. `hashes` has one of
+    each, in their order, 0 for a zero page, as it was read last. By time.monotonic() `first_read` is when all had been
+    read once, and `taken_at` when `copy` or `settle` was done.
     """
 
     def __init__(self, name: str, text: str, pid: int) -> None:
         super().__init__(name, text, 0)
         self.pid = pid
         self.regions: list[Region] = []
-        self.copied_at = 0.0
+        self.hashes = np.empty(0, np.uint64)
+        self.first_read = self.taken_at = 0.0
         self._files = ProcessFiles(pid)
         self._pagemap = Pagemap(self._files.pagemap)
         self._remote = RemoteMemory(pid, self._files.memory)
-        self._memory = np.empty(0, np.uint8)
-        self._runs: Runs = np.empty((0, 2), np.uint64)  # what is copied: address and end, in the process
-        self._shifts = np.empty(0, np.uint64)  # of each run, from the process's address to the guest's, modulo 2^64
-        self._offsets = np.empty(0, np.uint64)  # of each run in the copy
+        self._page = os.sysconf("SC_PAGE_SIZE")
+        self.pages = PageRuns.of(self._page, np.empty((0, 2), np.uint64), np.empty(0, np.uint64))
+        self._looked = np.empty(0, np.bool_)
+        self._moved = np.empty(0, np.bool_)
 
     @abstractmethod
     def places(self, mappings: list[Mapping]) -> list[Place]:
@@ -104,158 +108,117 @@ class LiveSource(Source):
         self._check_alive()
         self.apart = {reason: counted[reason] for reason in Apart if counted[reason]}
         if kept:
-            self._runs, self._shifts = _joined(np.concatenate(kept), np.concatenate(shifts))
-        lengths = self._runs[:, 1] - self._runs[:, 0]
-        self._offsets = np.cumsum(lengths) - lengths
-        self.size = int(lengths.sum())
+            self.pages = PageRuns.of(self._page, np.concatenate(kept), np.concatenate(shifts))
+        self.size = self.pages.n_pages * self._page
 
     def copy(self, *, spool: str | None = None, progress: Progress | None = None) -> None:
-        """Copy what the survey found; a page that went away meanwhile is left out. OSError: no room, or it ended."""
-        if self.size:
-            try:
-                self._memory = np.frombuffer(allocate(self.size, spool), np.uint8)
-            except OSError as error:
-                if spool is not None:
-                    raise
-                raise OSError(
-                    error.errno, f"{self.text}: no room to copy its {self.size:,} bytes: {error.strerror}"
-                ) from None
-        phase = f"copying {self.name}"
-        missing = [np.empty(0, np.uint64)]
-        lengths = self._runs[:, 1] - self._runs[:, 0]
-        tasks = _tasks(self._runs[:, 0], lengths, self._offsets, _COPY_AT_ONCE)
+        """Read every page once, and keep them all. OSError: no room, or the process ended."""
+        memory = allocate(self.size, spool)
+        there = ~self._hash_all(memory, progress)
+        offsets = (np.flatnonzero(there) * self._page)[self.pages.firsts].tolist()
+        lengths = (self.pages.counts * self._page).tolist()
+        for address, offset, length in zip(self.pages.begins.tolist(), offsets, lengths, strict=True):
+            self.extents.append(Extent(address, memory.data[offset : offset + length]))
+        self._looked = self._moved = np.zeros(self.pages.n_pages, np.bool_)
+        self.taken_at = time.monotonic()
 
-        def run(task: _Task) -> NDArray[np.uint64]:
-            return self._remote.read(task.pieces, self._memory[task.offset : task.offset + task.n_bytes])
+    def hash(self, progress: Progress | None = None) -> None:
+        """Read every page once, and keep its hash alone. OSError: the process ended."""
+        self._hash_all(None, progress)
 
-        done = 0
-        for task, gone in zip(tasks, _in_threads(run, tasks), strict=True):
-            done += task.n_bytes
-            missing.append(gone)
-            if progress is not None:
-                progress(phase, done, self.size)
+    def read(
+        self, phase: str, wanted: NDArray[np.bool_], visit: Visit, into: Bytes | None, progress: Progress | None
+    ) -> NDArray[np.bool_]:
+        """Read and visit the wanted pages, one item a page; which of those are not there. See `stream`.
+
+        OSError: the process ended.
+        """
+        report = None if progress is None else lambda done, total: progress(f"{phase} {self.name}", done, total)
+        gone = stream(self._remote, self._page, self.pages.pieces(wanted), visit, into=into, progress=report)
         self._check_alive()
-        self._keep(np.concatenate(missing))
-        self.copied_at = time.monotonic()
+        return gone
+
+    def settle(
+        self,
+        names: NDArray[np.uint64],
+        contents: Contents,
+        *,
+        gone: NDArray[np.bool_],
+        looked: NDArray[np.bool_],
+        moved: NDArray[np.bool_],
+    ) -> None:
+        """Say what every page holds; items are of pages.
+
+        gone: not there any more, and left out from now on. looked: was read once more since it was hashed, some time
+        later; moved: was another by then.
+        """
+        self._leave_out(gone)
+        names, self._looked, self._moved = names[~gone], looked[~gone], moved[~gone]
+        firsts, counts = self.pages.firsts.tolist(), self.pages.counts.tolist()
+        for address, first, count in zip(self.pages.begins.tolist(), firsts, counts, strict=True):
+            self.extents.append(NamedExtent(address, self._page, names[first : first + count], contents))
+        self.taken_at = time.monotonic()
 
     def look_again(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Bool ndarray (n,): which of the pages of the copy at these addresses are no longer what they were.
+        """Bool ndarray (n,): which of the pages at these addresses are no longer what they were when read last.
 
-        addresses: uint64 (n,), ascending, in the guest, one a page. A page that is gone has changed. The copy takes
-        over what is new, so that the next look tells what changes after this one. OSError when the process ended.
+        addresses: uint64 (n,), ascending, in the guest, one a page. A page that is gone has changed. OSError when the
+        process ended.
         """
-        page = os.sysconf("SC_PAGE_SIZE")
-        begins = self._runs[:, 0] + self._shifts
-        index = np.searchsorted(begins, addresses, side="right") - 1
-        at = addresses - self._shifts[index]
-        offsets = self._offsets[index] + (at - self._runs[index, 0])
-        changed = np.zeros(len(addresses), np.uint8)
-        first = np.flatnonzero(np.diff(at, prepend=np.uint64(1)) != page)  # of each run of pages
-        lengths = np.diff(first, append=len(at)).astype(np.uint64) * np.uint64(page)
-        tasks = _tasks(at[first], lengths, first.astype(np.uint64) * np.uint64(page), _LOOK_AT_ONCE)
+        wanted = np.zeros(self.pages.n_pages, np.bool_)
+        wanted[self.pages.numbers(addresses)] = True
+        hashes = np.empty(len(addresses), np.uint64)
+        gone = self.read("looking again at", wanted, self._hashing(hashes), None, None)
+        changed: NDArray[np.bool_] = gone | (hashes != self.hashes[wanted])
+        self.hashes[wanted] = np.where(gone, self.hashes[wanted], hashes)
+        return changed
 
-        def run(task: _Task) -> None:
-            room = np.empty(task.n_bytes, np.uint8)
-            gone = self._remote.read(task.pieces, room)
-            mine = slice(task.offset // page, (task.offset + task.n_bytes) // page)
-            there = ~np.isin(at[mine], gone) if len(gone) else np.True_
-            changed[mine] = ~there
-            if len(gone):
-                room = room.reshape(-1, page)[there].reshape(-1)
-                still = np.zeros(np.count_nonzero(there), np.uint8)
-                dedupcore.refresh(self._memory, offsets[mine][there], room, page, still)
-                changed[mine][there] = still
-            else:
-                dedupcore.refresh(self._memory, offsets[mine], room, page, changed[mine])
+    def looked_at(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Bool ndarray (n,): which of the pages at these addresses in the guest were looked at twice already."""
+        return self._looked[self.pages.numbers(addresses)]
 
-        for _ in _in_threads(run, tasks):
-            pass
-        self._check_alive()
-        return changed.astype(np.bool_)
+    def moved(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Bool ndarray (n,): which of them were another at the second look than at the first."""
+        if not self._moved.any():
+            return np.zeros(len(addresses), np.bool_)
+        return self._moved[self.pages.numbers(addresses)]
 
     def in_process(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Uint64 ndarray (n,): where pages of the copy, by their addresses in the guest, lie in the process."""
-        begins = self._runs[:, 0] + self._shifts
-        return addresses - self._shifts[np.searchsorted(begins, addresses, side="right") - 1]
-
-    def contents(self) -> list[memoryview]:
-        """The copy, as it is now: what was scanned, and what looking again has taken over since."""
-        return [memoryview(extent.buffer) for extent in self.extents if isinstance(extent, Extent)]
+        """Uint64 ndarray (n,): where pages, by their addresses in the guest, lie in the process."""
+        return self.pages.addresses(self.pages.numbers(addresses))
 
     def check(self) -> None:
-        """Nothing to ask: the copy was complete, or copying failed."""
+        """Nothing to ask: reading was complete, or it failed."""
 
     def close(self) -> None:
         """Give the copy back; it ends when nobody holds a buffer of it any more."""
         self._files.close()
         self.extents = []
-        self._memory = np.empty(0, np.uint8)
 
     def _check_alive(self) -> None:
         if not (self._pagemap.alive() and self._files.runs_same_program()):
             raise self._files.ended()
 
-    def _keep(self, missing: NDArray[np.uint64]) -> None:
-        """Make extents of the copy, without the pages that are missing."""
-        page = np.uint64(os.sysconf("SC_PAGE_SIZE"))
-        # Each missing page ends a run and begins one behind it; in sorted order, ends belong to beginnings again.
-        starts = np.sort(np.concatenate((self._runs[:, 0], missing + page)))
-        ends = np.sort(np.concatenate((self._runs[:, 1], missing)))
-        some = starts != ends
-        starts, ends = starts[some], ends[some]
-        index = np.searchsorted(self._runs[:, 0], starts, side="right") - 1
-        offsets = (self._offsets[index] + (starts - self._runs[index, 0])).tolist()
-        addresses = (starts + self._shifts[index]).tolist()
-        for address, offset, length in zip(addresses, offsets, (ends - starts).tolist(), strict=True):
-            self.extents.append(Extent(address, self._memory.data[offset : offset + length]))
-        self.size = int((ends - starts).sum())
+    def _hash_all(self, into: Bytes | None, progress: Progress | None) -> NDArray[np.bool_]:
+        """Read and hash every page; those that are not there are left out, and told."""
+        everything = np.ones(self.pages.n_pages, np.bool_)
+        self.hashes = np.empty(self.pages.n_pages, np.uint64)
+        gone = self.read("reading", everything, self._hashing(self.hashes), into, progress)
+        self._leave_out(gone)
+        self.first_read = time.monotonic()
+        return gone
 
+    def _hashing(self, hashes: NDArray[np.uint64]) -> Visit:
+        def visit(pages: Bytes, mine: slice) -> None:
+            dedupcore.hash_frames(pages, self._page, hashes[mine])
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """Pieces (address and bytes each) that are read at once, and where they stand, one behind the other."""
+        return visit
 
-    pieces: NDArray[np.uint64]
-    offset: int
-    n_bytes: int
-
-
-def _tasks(
-    starts: NDArray[np.uint64], lengths: NDArray[np.uint64], offsets: NDArray[np.uint64], most_bytes: int
-) -> list[_Task]:
-    """Cut pieces of memory that stand one behind the other from their offsets on into tasks of at most `most_bytes`."""
-    tasks = []
-    ends = np.cumsum(lengths)
-    at = 0
-    while at < len(starts):
-        if lengths[at] > most_bytes:
-            begin, length, offset = int(starts[at]), int(lengths[at]), int(offsets[at])
-            for part in range(0, length, most_bytes):
-                size = min(most_bytes, length - part)
-                tasks.append(_Task(np.array([[begin + part, size]], np.uint64), offset + part, size))
-            at += 1
-            continue
-        before = int(ends[at] - lengths[at])
-        last = int(np.searchsorted(ends, before + most_bytes, side="right"))
-        stop = max(at + 1, min(last, at + MOST_PIECES))
-        pieces = np.stack((starts[at:stop], lengths[at:stop]), axis=1)
-        tasks.append(_Task(pieces, int(offsets[at]), int(ends[stop - 1]) - before))
-        at = stop
-    return tasks
-
-
-def _in_threads(function: Callable[[_T], _R], tasks: list[_T]) -> Iterator[_R]:
-    """The results in the order of the tasks; when the caller gives up, what has not begun is dropped."""
-    if len(tasks) <= 1:
-        yield from map(function, tasks)
-        return
-    from concurrent.futures import ThreadPoolExecutor  # only here: importing it takes longer than importing this room
-
-    pool = ThreadPoolExecutor(dedupcore.available_threads())
-    try:
-        yield from pool.map(function, tasks)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def _leave_out(self, gone: NDArray[np.bool_]) -> None:
+        if gone.any():
+            self.pages = self.pages.without(gone)
+            self.hashes = self.hashes[~gone]
+            self.size = self.pages.n_pages * self._page
 
 
 def _why_unwanted(mapping: Mapping, mergeable: bool) -> Apart | None:
@@ -274,14 +237,6 @@ def _count_apart(place: Place, runs: Runs, counted: Counter[Apart]) -> None:
         counted[Apart.HUGETLB if huge and kind != Page.SWAPPED else reason] += n_bytes
     if place.mapping.private and place.mapping.anonymous and place.mapping.accessible and not huge:
         counted[Apart.ABSENT] += place.end - place.start - _bytes_in(runs)
-
-
-def _joined(runs: Runs, shifts: NDArray[np.uint64]) -> tuple[Runs, NDArray[np.uint64]]:
-    """The same runs with those joined that touch, so that no border of mappings cuts a run in two."""
-    starts, ends = runs[:, 0], runs[:, 1]
-    gap = (starts[1:] != ends[:-1]) | (shifts[1:] != shifts[:-1])
-    first = np.r_[True, gap]
-    return np.stack((starts[first], ends[np.r_[gap, True]]), axis=1), shifts[first]
 
 
 def _bytes_in(runs: Runs) -> int:

@@ -37,39 +37,33 @@ class RemoteMemory:
     def read(self, pieces: NDArray[np.uint64], room: Bytes) -> NDArray[np.uint64]:
         """Read whole pages into `room`, one piece behind the other; the addresses of the pages that are not there.
 
-        pieces: uint64 (n, 2), address and bytes each, at most MOST_PIECES of them. What is not there leaves its place
-        in `room` as it was.
+        pieces: uint64 (n, 2), address and bytes each, at most MOST_PIECES of them, as many bytes as `room` has. What is
+        not there leaves its place in `room` as it was.
         """
-        pieces = np.ascontiguousarray(pieces, np.uint64).copy()
-        missing = []
+        pieces = np.ascontiguousarray(pieces)
+        got = self._read_pieces(pieces, room)
+        if got == len(room):
+            return _NONE
+        pieces = pieces.copy()
+        missing: list[int] = []
         done = 0
-        while len(pieces):
-            done, left = self._read_pieces(pieces, room, done)
-            pieces = pieces[left:]
-            if len(pieces):
-                # Not readable for the process itself (which its own mem file is), or gone, or the call is forbidden.
-                address, size = pieces[0].tolist()
-                missing += self._read_each(address, room[done : done + size])
-                done += size
-                pieces = pieces[1:]
-        return np.array(missing, np.uint64)
+        while True:
+            done += got
+            pieces = _behind(pieces, got)
+            if not len(pieces):
+                return np.array(missing, np.uint64)
+            # Not readable for the process itself (which its own mem file is), or gone, or the call is forbidden.
+            address, size = pieces[0].tolist()
+            missing += self._read_each(address, room[done : done + size])
+            done += size
+            pieces = pieces[1:]
+            got = self._read_pieces(pieces, room[done:]) if len(pieces) else 0
 
-    def _read_pieces(self, pieces: NDArray[np.uint64], room: Bytes, at: int) -> tuple[int, int]:
-        """Read into room[at:] as far as it goes; where it stopped, and how many pieces are done.
-
-        The piece in which it stopped keeps only what is left of it.
-        """
-        target = np.array([[room.ctypes.data + at, int(pieces[:, 1].sum())]], np.uint64)
-        got = self._readv(self._pid, target.ctypes.data, 1, pieces.ctypes.data, len(pieces), 0)
-        got = max(got, 0)
-        ends = np.cumsum(pieces[:, 1])
-        left = int(np.searchsorted(ends, got, side="right"))
-        if left < len(pieces):
-            into = got - (int(ends[left - 1]) if left else 0)
-            into -= into % self._page
-            got = (int(ends[left - 1]) if left else 0) + into
-            pieces[left] += np.array([into, -into], np.int64).astype(np.uint64)
-        return at + got, left
+    def _read_pieces(self, pieces: NDArray[np.uint64], room: Bytes) -> int:
+        """Read as far as it goes; how many bytes of whole pages that is."""
+        target = (ctypes.c_ulong * 2)(room.ctypes.data, len(room))
+        got: int = self._readv(self._pid, ctypes.addressof(target), 1, pieces.ctypes.data, len(pieces), 0)
+        return max(got, 0) // self._page * self._page
 
     def _read_each(self, address: int, room: Bytes) -> list[int]:
         """Read one piece through the mem file; the addresses of the pages that are not there."""
@@ -87,3 +81,16 @@ class RemoteMemory:
                 missing.append(address + done)
                 done += self._page
         return missing
+
+
+_NONE = np.empty(0, np.uint64)
+
+
+def _behind(pieces: NDArray[np.uint64], n_bytes: int) -> NDArray[np.uint64]:
+    """The pieces without their first bytes; what is left of one that is cut is the first."""
+    ends = np.cumsum(pieces[:, 1])
+    whole = int(np.searchsorted(ends, n_bytes, side="right"))
+    if whole < len(pieces):
+        into = n_bytes - (int(ends[whole - 1]) if whole else 0)
+        pieces[whole] += np.array([into, -into], np.int64).astype(np.uint64)
+    return pieces[whole:]

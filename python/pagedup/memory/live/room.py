@@ -8,6 +8,12 @@ import mmap
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pagedup.memory.live.remote import Bytes
 
 _FIELD = re.compile(r"^(\w+):? +(\d+)", re.MULTILINE)
 
@@ -18,17 +24,22 @@ def available_memory() -> int:
     return min([int(meminfo["MemAvailable"]) * 1024, *_group_limits()])
 
 
-def allocate(size: int, spool: str | None) -> mmap.mmap:
+def allocate(size: int, spool: str | None) -> Bytes:
     """A buffer of `size` bytes: anonymous memory, or a file without a name in the folder `spool`, for us alone.
 
     Raises OSError when there is no room.
     """
+    if not size:
+        return np.empty(0, np.uint8)
     if spool is not None:
-        return _allocate_file(size, spool)
-    buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        return np.frombuffer(_allocate_file(size, spool), np.uint8)
+    try:
+        buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise OSError(error.errno, f"no room to copy {size:,} bytes of live memory: {error.strerror}") from None
     with contextlib.suppress(AttributeError, OSError):  # only saves page faults
         buffer.madvise(mmap.MADV_HUGEPAGE)
-    return buffer
+    return np.frombuffer(buffer, np.uint8)
 
 
 def _allocate_file(size: int, folder: str) -> mmap.mmap:
