@@ -210,6 +210,9 @@ def test_what_the_header_allows_is_no_race(compiler: str, tmp_path: Path) -> Non
     if run([*command, "probe"]).returncode:
         pytest.skip("ThreadSanitizer does not run here")
     succeed(command)
-    raced = run([*command, "writes"])
-    assert raced.returncode, "no race was seen, or it was not told"
-    assert "data race" in raced.stderr
+    for _ in range(5):  # seeing one that is there takes some luck
+        raced = run([*command, "writes"])
+        if "data race" in raced.stderr:
+            assert raced.returncode
+            return
+    pytest.fail("no race was seen")
