@@ -24,6 +24,7 @@ from benchmarks.layouts import layouts
 from benchmarks.live import live
 from benchmarks.measure import Outcome, rounds_of, silently
 from benchmarks.memory import allocate, available_bytes, huge_pages
+from benchmarks.pool import pool
 from benchmarks.settings import Settings
 from pagedup import Duplicates, find_duplicates, open_sources
 
@@ -329,6 +330,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "adversarial": adversarial,
     "names": names,
     "layouts": layouts,
+    "pool": pool,
     "materialize": materialize,
     "memory": memory,
 }

@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     from pagedup.memory import Extent, Source, ZeroExtent, open_sources
     from pagedup.sharing import (
         Duplicates,
+        FramePool,
         GuestSummary,
         InPlace,
         Left,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Duplicates",
     "Extent",
+    "FramePool",
     "GuestSummary",
     "InPlace",
     "Left",

@@ -13,6 +13,8 @@ cdef extern from "dedupcore_api.h":
     int DEDUPCORE_ESTATE
     int DEDUPCORE_ESYS
     int DEDUPCORE_ECHANGED
+    int DEDUPCORE_EFULL
+    int DEDUPCORE_EBROKEN
     unsigned DEDUPCORE_CPU_AVX2
     unsigned DEDUPCORE_MAX_ORDER
     uint64_t DEDUPCORE_ALWAYS
@@ -22,6 +24,8 @@ cdef extern from "dedupcore_api.h":
     unsigned DEDUPCORE_ONE_BYTE
     unsigned DEDUPCORE_PREFIX
     unsigned DEDUPCORE_MIXED
+    uint32_t DEDUPCORE_ABSENT
+    unsigned DEDUPCORE_MAX_DOMAINS
 
     ctypedef struct dedupcore_key:
         pass
@@ -76,6 +80,29 @@ cdef extern from "dedupcore_api.h":
         uint64_t own
         uint64_t key
 
+    ctypedef struct dedupcore_pool:
+        pass
+
+    ctypedef struct dedupcore_pool_counts:
+        uint64_t capacity
+        uint64_t in_use
+        uint64_t pages_present
+        uint64_t zero_frames
+        uint64_t zero_pages
+        uint64_t pages_shared
+        uint64_t pages_sharing
+        uint64_t pages_unshared
+        uint64_t first_touches
+        uint64_t cow_breaks
+        uint64_t pages_merged
+        uint64_t pages_released
+
+    ctypedef struct dedupcore_flaw:
+        const char *what
+        uint32_t guest
+        uint64_t page
+        uint64_t frame
+
     ctypedef struct dedupcore_api:
         const char *(*strerror)(int) noexcept nogil
         unsigned (*cpu_detected)() noexcept nogil
@@ -106,6 +133,19 @@ cdef extern from "dedupcore_api.h":
         int (*name_pages)(const dedupcore_template *, const dedupcore_variation *, const uint32_t *, uint64_t *,
                           uint8_t *, size_t, size_t *) noexcept nogil
         int (*materialize)(const uint64_t *, size_t, size_t, unsigned, void *) noexcept nogil
+        int (*pool_create)(dedupcore_pool **, uint64_t, size_t) noexcept nogil
+        void (*pool_destroy)(dedupcore_pool *) noexcept nogil
+        const void *(*pool_memory)(const dedupcore_pool *) noexcept nogil
+        int (*pool_add_guest)(dedupcore_pool *, uint64_t, uint32_t, uint32_t *) noexcept nogil
+        const uint32_t *(*pool_table)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
+        int (*pool_write)(dedupcore_pool *, uint32_t, const uint32_t *, const void *, size_t, size_t *) noexcept nogil
+        int (*pool_read)(const dedupcore_pool *, uint32_t, const uint32_t *, void *, size_t, size_t *) noexcept nogil
+        int (*pool_release)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, size_t *) noexcept nogil
+        int (*pool_merge)(dedupcore_pool *, uint32_t, const uint32_t *, const uint32_t *, size_t, uint8_t *,
+                          size_t *) noexcept nogil
+        int (*pool_share)(dedupcore_pool *, const dedupcore_key *, dedupcore_work *) noexcept nogil
+        void (*pool_count)(const dedupcore_pool *, dedupcore_pool_counts *) noexcept nogil
+        int (*pool_check)(const dedupcore_pool *, dedupcore_flaw *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -228,3 +268,56 @@ cdef inline int name_pages(const dedupcore_template *pages, const dedupcore_vari
 cdef inline int materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture,
                             void *out) noexcept nogil:
     return dedupcore_table.materialize(names, n, frame_size, texture, out)
+
+
+cdef inline int pool_create(dedupcore_pool **pool, uint64_t capacity, size_t frame_size) noexcept nogil:
+    return dedupcore_table.pool_create(pool, capacity, frame_size)
+
+
+cdef inline void pool_destroy(dedupcore_pool *pool) noexcept nogil:
+    dedupcore_table.pool_destroy(pool)
+
+
+cdef inline const void *pool_memory(const dedupcore_pool *pool) noexcept nogil:
+    return dedupcore_table.pool_memory(pool)
+
+
+cdef inline int pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t domain,
+                               uint32_t *guest) noexcept nogil:
+    return dedupcore_table.pool_add_guest(pool, n_pages, domain, guest)
+
+
+cdef inline const uint32_t *pool_table(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages) noexcept nogil:
+    return dedupcore_table.pool_table(pool, guest, n_pages)
+
+
+cdef inline int pool_write(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                           size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_write(pool, guest, gpns, data, n, wrong)
+
+
+cdef inline int pool_read(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
+                          size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_read(pool, guest, gpns, out, n, wrong)
+
+
+cdef inline int pool_release(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
+                             size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_release(pool, guest, gpns, n, wrong)
+
+
+cdef inline int pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint32_t *into, size_t n,
+                           uint8_t *merged, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_merge(pool, guest, gpns, into, n, merged, wrong)
+
+
+cdef inline int pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work) noexcept nogil:
+    return dedupcore_table.pool_share(pool, key, work)
+
+
+cdef inline void pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts) noexcept nogil:
+    dedupcore_table.pool_count(pool, counts)
+
+
+cdef inline int pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw) noexcept nogil:
+    return dedupcore_table.pool_check(pool, flaw)

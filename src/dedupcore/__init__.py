@@ -1,6 +1,8 @@
 """dedupcore: the engine of pagedup. Finds equal frames in buffers; also a C library, see `python -m dedupcore`."""
 
 from dedupcore._dedupcore import (
+    ABSENT,
+    MAX_DOMAINS,
     MAX_ORDER,
     MIXED,
     NOISE,
@@ -8,6 +10,8 @@ from dedupcore._dedupcore import (
     PREFIX,
     SPARSE,
     MappedFile,
+    Pool,
+    PoolCounts,
     Result,
     Work,
     abi_version,
@@ -27,6 +31,8 @@ from dedupcore._dedupcore import (
 from dedupcore.threads import available_threads
 
 __all__ = [
+    "ABSENT",
+    "MAX_DOMAINS",
     "MAX_ORDER",
     "MIXED",
     "NOISE",
@@ -34,6 +40,8 @@ __all__ = [
     "PREFIX",
     "SPARSE",
     "MappedFile",
+    "Pool",
+    "PoolCounts",
     "Result",
     "Work",
     "abi_version",

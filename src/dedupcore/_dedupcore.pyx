@@ -9,10 +9,11 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from dedupcore cimport (
-    DEDUPCORE_ALWAYS, DEDUPCORE_ECHANGED, DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_MAX_ORDER,
-    DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_guest,
-    dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map, dedupcore_result, dedupcore_span,
-    dedupcore_template, dedupcore_variation,
+    DEDUPCORE_ABSENT, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
+    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_MAX_DOMAINS, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED,
+    DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_flaw, dedupcore_guest,
+    dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map, dedupcore_pool, dedupcore_pool_counts,
+    dedupcore_result, dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
 )
 
 import os
@@ -53,6 +54,21 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
                              const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong)
     int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out)
+    int dedupcore_pool_create(dedupcore_pool **pool, uint64_t capacity, size_t frame_size)
+    void dedupcore_pool_destroy(dedupcore_pool *pool)
+    const void *dedupcore_pool_memory(const dedupcore_pool *pool)
+    int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t domain, uint32_t *guest)
+    const uint32_t *dedupcore_pool_table(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages)
+    int dedupcore_pool_write(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                             size_t *wrong)
+    int dedupcore_pool_read(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
+                            size_t *wrong)
+    int dedupcore_pool_release(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong)
+    int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint32_t *into, size_t n,
+                             uint8_t *merged, size_t *wrong)
+    int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
+    void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts)
+    int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 
 
 cdef extern from *:
@@ -151,6 +167,18 @@ cdef extern from *:
         .place = dedupcore_place,
         .name_pages = dedupcore_name_pages,
         .materialize = dedupcore_materialize,
+        .pool_create = dedupcore_pool_create,
+        .pool_destroy = dedupcore_pool_destroy,
+        .pool_memory = dedupcore_pool_memory,
+        .pool_add_guest = dedupcore_pool_add_guest,
+        .pool_table = dedupcore_pool_table,
+        .pool_write = dedupcore_pool_write,
+        .pool_read = dedupcore_pool_read,
+        .pool_release = dedupcore_pool_release,
+        .pool_merge = dedupcore_pool_merge,
+        .pool_share = dedupcore_pool_share,
+        .pool_count = dedupcore_pool_count,
+        .pool_check = dedupcore_pool_check,
     };
     """
     ctypedef struct task_queue:
@@ -624,6 +652,304 @@ def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned text
         _check(rc)
     finally:
         PyBuffer_Release(&view)
+
+
+# --- the pool ------------------------------------------------------------------------------------------------------
+
+ABSENT = DEDUPCORE_ABSENT
+MAX_DOMAINS = DEDUPCORE_MAX_DOMAINS
+
+
+class PoolCounts(NamedTuple):
+    """What a Pool holds and did, see dedupcore_pool_counts in dedupcore.h; frames unless it says pages."""
+
+    capacity: int
+    in_use: int
+    pages_present: int
+    zero_frames: int
+    zero_pages: int
+    pages_shared: int
+    pages_sharing: int
+    pages_unshared: int
+    first_touches: int
+    cow_breaks: int
+    pages_merged: int
+    pages_released: int
+
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_rwlock_t:
+        pass
+    int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_unlock(pthread_rwlock_t *lock)
+    int pthread_rwlock_destroy(pthread_rwlock_t *lock)
+
+
+cdef extern from *:
+    """
+    #include <pthread.h>
+
+    /* A lock for which writers do not wait for readers that come after them, where there is such a kind. */
+    static int pool_lock_init(pthread_rwlock_t *lock)
+    {
+        pthread_rwlockattr_t attributes;
+        int rc = pthread_rwlockattr_init(&attributes);
+        if (rc)
+            return rc;
+    #ifdef __GLIBC__
+        pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    #endif
+        rc = pthread_rwlock_init(lock, &attributes);
+        pthread_rwlockattr_destroy(&attributes);
+        return rc;
+    }
+    """
+    int pool_lock_init(pthread_rwlock_t *lock)
+
+
+cdef class Pool:
+    """Live guests over frames that they share; see dedupcore_pool_create in dedupcore.h, pagedup.sharing for people.
+
+    Guests are numbers, domains too. gpns: contiguous uint32. Reads run side by side, other calls wait for each other;
+    all release the GIL. Raises ValueError that names what does not fit, or says that the pool is closed, MemoryError
+    when it is full, and RuntimeError when `check` finds a flaw; the pool is then as it was.
+    """
+
+    cdef dedupcore_pool *pool
+    # Taken and given back without the GIL, so that nobody waits for it who holds what others wait for.
+    cdef pthread_rwlock_t lock
+    cdef Py_ssize_t exports
+    cdef bint is_closed
+    cdef readonly uint64_t capacity
+    cdef readonly size_t frame_size
+
+    def __cinit__(self, uint64_t capacity, size_t frame_size):
+        cdef int rc
+        if pool_lock_init(&self.lock):
+            raise MemoryError
+        self.capacity, self.frame_size = capacity, frame_size
+        with nogil:
+            rc = dedupcore_pool_create(&self.pool, capacity, frame_size)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"capacity is {capacity} and frame_size {frame_size}; 1 to 2^32 - 1 frames of a power of"
+                             " two from 8 to 2^30 bytes are possible")
+        _check(rc)
+
+    def __dealloc__(self):
+        with nogil:
+            dedupcore_pool_destroy(self.pool)
+        pthread_rwlock_destroy(&self.lock)
+
+    cdef int _begin_read(self) except -1:
+        with nogil:
+            pthread_rwlock_rdlock(&self.lock)
+        return self._must_be_open()
+
+    cdef int _begin_write(self) except -1:
+        with nogil:
+            pthread_rwlock_wrlock(&self.lock)
+        return self._must_be_open()
+
+    cdef int _must_be_open(self) except -1:
+        if self.is_closed:
+            pthread_rwlock_unlock(&self.lock)
+            raise ValueError("the pool is closed")
+        return 0
+
+    def add_guest(self, uint64_t pages, uint32_t domain):
+        """Add a guest of so many pages, all absent; returns its number: 0, 1, and so on."""
+        cdef uint32_t guest = 0
+        cdef int rc
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_add_guest(self.pool, pages, domain, &guest)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"pages is {pages} and domain {domain}; a guest has at least 1 page, and a domain below"
+                             f" {DEDUPCORE_MAX_DOMAINS}")
+        if rc == DEDUPCORE_ETOOBIG:
+            raise ValueError(f"pages is {pages}: more than the 2^32 - 1 that the guests of a pool have together")
+        _check(rc)
+        return guest
+
+    def write(self, uint32_t guest, const uint32_t[::1] gpns, const uint8_t[::1] data):
+        """Page gpns[i] becomes data[i * frame_size:][:frame_size]; see dedupcore_pool_write in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._must_fit("data", data.shape[0], n)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_write(self.pool, guest, &gpns[0] if n else NULL, &data[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EFULL:
+            raise MemoryError(f"the pool is full: writing {n} pages takes more than the frames that are free, of"
+                              f" {self.capacity}")
+        self._explain(rc, guest, gpns, wrong, "data")
+
+    def read(self, uint32_t guest, const uint32_t[::1] gpns, uint8_t[::1] out):
+        """out[i * frame_size:][:frame_size] becomes what page gpns[i] holds, zero bytes for an absent one."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._must_fit("out", out.shape[0], n)
+        self._begin_read()
+        with nogil:
+            rc = dedupcore_pool_read(self.pool, guest, &gpns[0] if n else NULL, &out[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "out")
+
+    def release(self, uint32_t guest, const uint32_t[::1] gpns):
+        """Make these pages absent; those that are so already, too."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_release(self.pool, guest, &gpns[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "")
+
+    def merge(self, uint32_t guest, const uint32_t[::1] gpns, const uint32_t[::1] into, uint8_t[::1] merged):
+        """Move page gpns[i] to frame into[i] if they are equal; see dedupcore_pool_merge in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>into.shape[0] != n or <size_t>merged.shape[0] != n:
+            raise ValueError(f"into has {into.shape[0]} items and merged {merged.shape[0]}, but gpns {n}")
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_merge(self.pool, guest, &gpns[0] if n else NULL, &into[0] if n else NULL, n,
+                                      &merged[0] if n else NULL, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL and wrong < n:
+            raise ValueError(f"gpns[{wrong}] is {gpns[wrong]} and into[{wrong}] {into[wrong]}: no present page of the"
+                             " guest, one for the second time, or no frame in use of its domain")
+        self._explain(rc, guest, gpns, wrong, "")
+
+    def share(self):
+        """Store each content once a domain; see dedupcore_pool_share in dedupcore.h. Returns the Work it took."""
+        cdef dedupcore_key key
+        cdef dedupcore_work work
+        cdef int rc
+        _take_key(&key)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_share(self.pool, &key, &work)
+            pthread_rwlock_unlock(&self.lock)
+        _check(rc)
+        return Work(work.frames_signed, work.bytes_signed, work.frames_hashed, work.bytes_hashed, work.frames_compared,
+                    work.bytes_compared, work.frames_not_read)
+
+    def count(self):
+        """What the pool holds and did, as PoolCounts."""
+        cdef dedupcore_pool_counts c
+        self._begin_read()
+        with nogil:
+            dedupcore_pool_count(self.pool, &c)
+            pthread_rwlock_unlock(&self.lock)
+        return PoolCounts(
+            c.capacity, c.in_use, c.pages_present, c.zero_frames,
+            c.zero_pages, c.pages_shared, c.pages_sharing, c.pages_unshared,
+            c.first_touches, c.cow_breaks, c.pages_merged, c.pages_released,
+        )
+
+    def check(self):
+        """Prove that the pool is as it says; see dedupcore_pool_check in dedupcore.h."""
+        cdef dedupcore_flaw flaw
+        cdef int rc
+        self._begin_read()
+        with nogil:
+            rc = dedupcore_pool_check(self.pool, &flaw)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EBROKEN:
+            at = [f"{what} {number}" for what, number, none in (
+                ("guest", flaw.guest, 2**32 - 1), ("page", flaw.page, 2**64 - 1), ("frame", flaw.frame, 2**64 - 1)
+            ) if number != none]
+            raise RuntimeError(f"the pool is broken: {flaw.what.decode()}{': ' if at else ''}{', '.join(at)}")
+        _check(rc)
+
+    def memory(self):
+        """All frames one behind the other, a read-only buffer of bytes; it is what it is at every moment."""
+        cdef const void *at
+        self._begin_read()
+        at = dedupcore_pool_memory(self.pool)
+        pthread_rwlock_unlock(&self.lock)
+        return _PoolView(self, <size_t>at, self.capacity * self.frame_size)
+
+    def table(self, uint32_t guest):
+        """The page table of the guest, uint32 a page, a read-only buffer of bytes; it is what it is at every moment."""
+        cdef const uint32_t *at
+        cdef uint64_t pages = 0
+        self._begin_read()
+        at = dedupcore_pool_table(self.pool, guest, &pages)
+        pthread_rwlock_unlock(&self.lock)
+        if not at:
+            raise ValueError(f"the pool has no guest {guest}")
+        return _PoolView(self, <size_t>at, pages * sizeof(uint32_t))
+
+    def close(self):
+        """No more calls. Its memory goes back now, or with the last view of it; closing again does nothing."""
+        with nogil:
+            pthread_rwlock_wrlock(&self.lock)
+            self.is_closed = 1
+            self._end_unless_viewed()
+            pthread_rwlock_unlock(&self.lock)
+
+    cdef void _end_unless_viewed(self) noexcept nogil:
+        if self.is_closed and self.exports == 0:
+            dedupcore_pool_destroy(self.pool)
+            self.pool = NULL
+
+    @property
+    def closed(self):
+        """Whether it is closed."""
+        return self.is_closed
+
+    cdef int _must_fit(self, what, size_t n_bytes, size_t n) except -1:
+        if n_bytes != n * self.frame_size:
+            raise ValueError(f"{what} has {n_bytes} bytes, but {n} frames of {self.frame_size} bytes are asked for")
+        return 0
+
+    cdef int _explain(self, int rc, uint32_t guest, const uint32_t[::1] gpns, size_t wrong, what) except -1:
+        """Raise for what a batch was refused for."""
+        cdef size_t i
+        if rc != DEDUPCORE_EINVAL:
+            return _check(rc)
+        if wrong >= <size_t>gpns.shape[0]:
+            raise ValueError(f"the pool has no guest {guest}, or {what or 'nothing'} lies in its own memory")
+        for i in range(wrong):
+            if gpns[i] == gpns[wrong]:
+                raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, and so is gpns[{i}]; a page can be in a batch once")
+        raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, but the guest has fewer pages")
+
+
+cdef class _PoolView:
+    """A part of a pool's memory as a buffer; while it is in use the pool cannot be closed."""
+
+    cdef Pool owner
+    cdef size_t at
+    cdef Py_ssize_t size
+
+    def __cinit__(self, Pool owner, size_t at, Py_ssize_t size):
+        self.owner, self.at, self.size = owner, at, size
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        self.owner._begin_write()
+        self.owner.exports += 1
+        pthread_rwlock_unlock(&self.owner.lock)
+        try:
+            PyBuffer_FillInfo(view, self, <void *>self.at, self.size, 1, flags)
+        except BufferError:  # for writing
+            self._release()
+            raise
+
+    def __releasebuffer__(self, Py_buffer *view):
+        self._release()
+
+    cdef void _release(self) noexcept:
+        with nogil:
+            pthread_rwlock_wrlock(&self.owner.lock)
+            self.owner.exports -= 1
+            self.owner._end_unless_viewed()
+            pthread_rwlock_unlock(&self.owner.lock)
 
 
 # --- files mapped for reading --------------------------------------------------------------------------------------

@@ -17,6 +17,10 @@ const char *dedupcore_strerror(int error)
         return "a system call failed";
     case DEDUPCORE_ECHANGED:
         return "the memory changes while it is read";
+    case DEDUPCORE_EFULL:
+        return "the pool is full";
+    case DEDUPCORE_EBROKEN:
+        return "the pool contradicts itself";
     default:
         return "unknown error";
     }

@@ -33,7 +33,28 @@ static PyObject *find(PyObject *self, PyObject *args)
     return answer;
 }
 
-static PyMethodDef methods[] = {{"find", find, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+/* A guest with two equal pages in a pool -> (frames, pages) in use after sharing */
+static PyObject *pool(PyObject *self, PyObject *args)
+{
+    const uint32_t gpns[] = {0, 1};
+    dedupcore_pool *made;
+    dedupcore_pool_counts counts = {0};
+    dedupcore_key key;
+    uint32_t guest;
+    size_t wrong;
+    (void)self, (void)args;
+    api->key_seeded(&key, 1);
+    if (api->pool_create(&made, 2, 8))
+        return PyErr_NoMemory();
+    if (api->pool_add_guest(made, 2, 0, &guest) == 0 && api->pool_write(made, guest, gpns, "ABABABABABABABAB", 2, &wrong) == 0 &&
+        api->pool_share(made, &key, NULL) == 0)
+        api->pool_count(made, &counts);
+    api->pool_destroy(made);
+    return Py_BuildValue("KK", (unsigned long long)counts.in_use, (unsigned long long)counts.pages_present);
+}
+
+static PyMethodDef methods[] = {
+    {"find", find, METH_VARARGS, NULL}, {"pool", pool, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "downstream", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_downstream(void)

@@ -129,5 +129,44 @@ def simulated_guest(uint64_t key, size_t frame_size):
     return list(names), bytes(memory)[frame_size - 8 :: frame_size], dedupcore.random(key, 0)
 
 
+def pool(const unsigned char[::1] contents):
+    """Guests of a page of 8 equal bytes each, shared: frames in use, frames of the pages, what the last one reads."""
+    cdef dedupcore.dedupcore_pool *made = NULL
+    cdef dedupcore.dedupcore_pool_counts counts
+    cdef dedupcore.dedupcore_flaw flaw
+    cdef dedupcore.dedupcore_key key
+    cdef dedupcore.dedupcore_work work
+    cdef uint32_t guest = 0, gpn = 1, n = <uint32_t>contents.shape[0]
+    cdef uint64_t n_pages = 0
+    cdef uint8_t page[8]
+    cdef uint8_t merged = 0
+    cdef size_t wrong
+    cdef int i
+    dedupcore.key_seeded(&key, 1)
+    assert dedupcore.pool_create(&made, n, 8) == 0
+    assert dedupcore.pool_memory(made) != NULL
+    for guest in range(n):
+        for i in range(8):
+            page[i] = contents[guest]
+        assert dedupcore.pool_add_guest(made, 2, 0, &guest) == 0
+        assert dedupcore.pool_write(made, guest, &gpn, page, 1, &wrong) == 0
+    gpn = 2
+    assert dedupcore.pool_write(made, 0, &gpn, page, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL
+    gpn = 0
+    assert dedupcore.pool_release(made, 0, &gpn, 1, &wrong) == 0
+    gpn = 1
+    assert dedupcore.pool_merge(made, 0, &gpn, dedupcore.pool_table(made, 0, &n_pages) + 1, 1, &merged, &wrong) == 0
+    assert merged == 1 and n_pages == 2
+    with nogil:
+        dedupcore.pool_share(made, &key, &work)
+        dedupcore.pool_read(made, n - 1, &gpn, page, 1, &wrong)
+        dedupcore.pool_count(made, &counts)
+    assert dedupcore.pool_check(made, &flaw) == 0
+    tables = [dedupcore.pool_table(made, guest, NULL)[1] for guest in range(n)]
+    assert dedupcore.pool_table(made, 0, NULL)[0] == dedupcore.DEDUPCORE_ABSENT
+    dedupcore.pool_destroy(made)
+    return counts.in_use, tables, bytes(page[:8])
+
+
 def cpu():
     return dedupcore.cpu_used(), dedupcore.cpu_detected(), dedupcore.cpu_name(dedupcore.DEDUPCORE_CPU_AVX2).decode()

@@ -89,7 +89,7 @@ int main(void)
     CHECK(dedupcore_find_duplicates(many, 2, SIZE, &key, canonical, &result) == DEDUPCORE_ETOOBIG);
     CHECK(dedupcore_find_duplicates(NULL, 0, SIZE, &key, NULL, &result) == 0);
     CHECK(result.n_frames == 0 && result.zero_canonical == UINT32_MAX);
-    for (int error = -6; error <= 1; error++)
+    for (int error = -8; error <= 1; error++)
         CHECK(*dedupcore_strerror(error));
     CHECK(strcmp(dedupcore_strerror(DEDUPCORE_ENOMEM), dedupcore_strerror(DEDUPCORE_EINVAL)) != 0);
     CHECK(strcmp(dedupcore_strerror(-99), "unknown error") == 0);
@@ -148,6 +148,51 @@ int main(void)
     CHECK(dedupcore_materialize(guest_names, 4, SIZE - 8, DEDUPCORE_NOISE, memory) == DEDUPCORE_EINVAL);
     CHECK(dedupcore_materialize(guest_names, 4, 32, DEDUPCORE_NOISE, memory) == DEDUPCORE_EINVAL);
     memset(memory, 1, sizeof memory);
+
+    /* A pool: two guests of a domain and one of another, two of whose pages are equal, as are two of the first's. */
+    dedupcore_pool *pool = (dedupcore_pool *)&key;
+    dedupcore_pool_counts now;
+    dedupcore_flaw flaw;
+    const uint32_t gpns[] = {2, 0}, out_of_range[] = {0, 3}, twice[] = {1, 1}, first_frame[] = {0};
+    unsigned char pages_in[] = "aaaaaaaabbbbbbbb", pages_out[17] = {0};
+    uint32_t number = 9;
+    uint64_t n_pages;
+    uint8_t moved = 9;
+    CHECK(dedupcore_pool_create(&pool, 0, 8) == DEDUPCORE_EINVAL && !pool);
+    CHECK(dedupcore_pool_create(&pool, 4, 12) == DEDUPCORE_EINVAL && !pool);
+    CHECK(dedupcore_pool_create(&pool, 5, 8) == 0);
+    CHECK(dedupcore_pool_add_guest(pool, 0, 0, &number) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_pool_add_guest(pool, 3, DEDUPCORE_MAX_DOMAINS, &number) == DEDUPCORE_EINVAL && number == 9);
+    for (uint32_t domain = 0; domain < 2; domain++) {
+        CHECK(dedupcore_pool_add_guest(pool, 3, domain, &number) == 0 && number == domain);
+        CHECK(dedupcore_pool_write(pool, number, gpns, pages_in, 2, &wrong) == 0);
+    }
+    CHECK(dedupcore_pool_add_guest(pool, DEDUPCORE_MAX_FRAMES, 0, &number) == DEDUPCORE_ETOOBIG);
+    CHECK(dedupcore_pool_table(pool, 1, &n_pages)[2] == 2 && n_pages == 3 && !dedupcore_pool_table(pool, 2, NULL));
+    CHECK(dedupcore_pool_write(pool, 0, gpns, "bbbbbbbb", 1, &wrong) == 0);
+    CHECK(dedupcore_pool_write(pool, 0, out_of_range, pages_in, 2, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_write(pool, 0, twice, pages_in, 2, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_write(pool, 2, gpns, pages_in, 2, &wrong) == DEDUPCORE_EINVAL && wrong == 2);
+    CHECK(dedupcore_pool_write(pool, 0, gpns, dedupcore_pool_memory(pool), 2, &wrong) == DEDUPCORE_EINVAL && wrong == 2);
+    dedupcore_work took;
+    CHECK(dedupcore_pool_share(pool, &key, &took) == 0 && took.frames_signed == 4);
+    dedupcore_pool_count(pool, &now);
+    CHECK(now.capacity == 5 && now.in_use == 3 && now.pages_present == 4 && now.pages_shared == 1 && now.pages_merged == 1);
+    CHECK(memcmp(dedupcore_pool_memory(pool), "bbbbbbbb\0\0\0\0\0\0\0\0aaaaaaaabbbbbbbb", 32) == 0);
+    CHECK(dedupcore_pool_write(pool, 0, (uint32_t[]){0, 1}, pages_in, 2, &wrong) == 0);
+    CHECK(dedupcore_pool_write(pool, 1, (uint32_t[]){1}, pages_in, 1, &wrong) == DEDUPCORE_EFULL);
+    CHECK(dedupcore_pool_read(pool, 0, gpns, pages_out, 2, &wrong) == 0 && memcmp(pages_out, "bbbbbbbbaaaaaaaa", 17) == 0);
+    CHECK(dedupcore_pool_read(pool, 0, out_of_range, pages_out, 2, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_merge(pool, 0, (uint32_t[]){1}, first_frame, 1, &moved, &wrong) == 0 && moved == 1);
+    CHECK(dedupcore_pool_merge(pool, 0, (uint32_t[]){0}, first_frame, 1, &moved, &wrong) == 0 && moved == 0);
+    CHECK(dedupcore_pool_merge(pool, 1, gpns, first_frame, 1, &moved, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_release(pool, 0, (uint32_t[]){0, 1, 2}, 3, &wrong) == 0);
+    CHECK(dedupcore_pool_release(pool, 0, twice, 2, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_check(pool, &flaw) == 0);
+    dedupcore_pool_count(pool, &now);
+    CHECK(now.in_use == 2 && now.cow_breaks == 1 && now.first_touches == 5 && now.pages_released == 3);
+    dedupcore_pool_destroy(pool);
+    dedupcore_pool_destroy(NULL);
 
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);

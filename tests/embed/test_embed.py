@@ -68,6 +68,10 @@ def test_a_cython_extension_simulates_a_guest(downstream: Path) -> None:
     assert prints(downstream, f"import downstream; {code}") == f"[0, 1, 2, 3] True {out[0]}"
 
 
+def test_a_cython_extension_has_a_pool(downstream: Path) -> None:
+    assert prints(downstream, "import downstream; print(downstream.pool(b'abab'))") == "(2, [0, 1, 0, 1], b'bbbbbbbb')"
+
+
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:
     """The extension links no part of the engine: all calls go through the capsule."""
     (library,) = downstream.glob("downstream*.so")
@@ -150,6 +154,7 @@ def test_the_library_exports_nothing_but_its_own_names() -> None:
 def test_an_extension_in_c_takes_the_calls_from_the_capsule(tmp_path: Path) -> None:
     build_extension("capsule.c", tmp_path)
     assert prints(tmp_path, "import downstream; print(downstream.find(memory, 4096))") == "(1, 2, 3)"
+    assert prints(tmp_path, "import downstream; print(downstream.pool())") == "(1, 2)"
     assert "ValueError" in in_folder(tmp_path, "import downstream; downstream.find(memory, 24)").stderr
 
 

@@ -117,3 +117,64 @@ def test_no_memory_to_place_a_guest() -> None:
         """
     )
     assert (done.stdout.split(), done.returncode) == (["refused", "3"], 0), done.stderr
+
+
+# Allows more and more memory until the call succeeds; each time that it does not, the pool must be as it was.
+STARVED_POOL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pagedup.sharing import FramePool
+
+what, frame_size = sys.argv[1], 64
+n = 1 << 18
+pool = FramePool(2 * n, frame_size)
+guests = [pool.add_guest(n, domain=domain) for domain in (range(2) if what == "domains" else (0, 0))]
+data = np.zeros((n, frame_size // 8), np.uint64)
+data[:, 3] = np.arange(n) // 2
+for guest in guests:
+    guest.write(np.arange(n), data.view(np.uint8))
+
+def call():
+    if what == "guest":
+        pool.add_guest(3 << 20)
+    elif what == "pool":
+        FramePool(1 << 16, 512).close()
+    else:
+        pool.share()
+
+def state():
+    return pool.counts(), len(pool.guests), [guest.page_table.tobytes() for guest in guests]
+
+def used():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+before, failures, used_before = state(), 0, used()
+for extra in range(0, 128 << 20, 256 << 10):
+    resource.setrlimit(resource.RLIMIT_AS, (used() + extra, resource.RLIM_INFINITY))
+    try:
+        call()
+        break
+    except MemoryError as error:
+        assert str(error) == "dedupcore: out of memory", error
+        failures += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    if failures % 8 == 1:
+        assert state() == before
+        pool.check()
+else:
+    raise SystemExit("it never succeeded")
+pool.check()
+assert used() - used_before < 32 << 20, "the calls that failed kept their memory"
+if what in ("domains", "share"):
+    assert pool.counts().in_use == n // 2 * len(set(guest.domain for guest in guests))
+print(failures)
+"""
+
+
+@pytest.mark.parametrize("what", ["share", "domains", "guest", "pool"])
+def test_no_memory_for_a_pool(what: str) -> None:
+    done = run_python(STARVED_POOL, what)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 8

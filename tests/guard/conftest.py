@@ -21,3 +21,11 @@ def guests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("guard") / "guests"
     guard.build(program)
     return program
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pool.c with the installed library."""
+    program = tmp_path_factory.mktemp("guard") / "pool"
+    guard.build(program)
+    return program

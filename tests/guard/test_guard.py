@@ -54,6 +54,13 @@ def test_instructions_of_a_guest(guests: Path, step: str, tmp_path: Path) -> Non
     guard.check_guests(guests, step, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize("step", guard.POOL)
+def test_instructions_of_a_pool(pool: Path, step: str, tmp_path: Path) -> None:
+    guard.check_pool(pool, step, tmp_path)
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
@@ -164,6 +171,26 @@ def test_a_slowdown_planted_in_a_guest_is_noticed(old: str, new: str, step: str,
     program = build_with(tmp_path, old, new, "guests")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
         guard.check_guests(program, step, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        pytest.param("if (frame_size == 8) /* content names", "if (frame_size == 9) /*", "read", id="a call a name"),
+        pytest.param(
+            "if (store->used[0][store->lowest] == ~UINT64_C(0))", "if (1)", "break", id="a search for each frame"
+        ),
+        pytest.param(
+            "if (!sorted && store->frame_size >= store->page)", "if (!sorted)", "release", id="small frames sorted"
+        ),
+    ],
+)
+def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
+    program = build_with(tmp_path, old, new, "pool")
+    with pytest.raises(AssertionError, match="instructions a frame; at most"):
+        guard.check_pool(program, step, tmp_path)
 
 
 @counted

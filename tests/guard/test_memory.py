@@ -95,3 +95,42 @@ def test_peak_of_placement(fragmentation: float, per_page: float) -> None:
     taken = int(done.stdout)
     print(f"{taken / n:.2f} bytes a page")
     assert taken <= per_page * n + MIB
+
+
+# argv: kind of pool, pages. Prints the bytes that sharing took at its peak beyond what was there before.
+SHARE = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from pagedup.sharing import FramePool
+
+kind, n = sys.argv[1], int(sys.argv[2])
+pool = FramePool(n, 8)
+run = 1 << 12
+guests = [pool.add_guest(n, domain=domain) for domain in range(2 if kind == "domains" else 1)]
+for first in range(0, n, run):
+    at = np.arange(first, first + run, dtype=np.uint32)
+    guests[first // run % len(guests)].write(at, at.astype(np.uint64) + np.uint64(1))
+FramePool(1, 8).share()  # what is imported and allocated once
+
+def status(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+pool.share()
+assert pool.counts().in_use == n
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+@pytest.mark.parametrize(("kind", "per_frame"), [("one", 24), ("domains", 32)])
+def test_peak_of_sharing(kind: str, per_frame: int) -> None:
+    n = 4 << 20
+    done = run_python(SHARE, kind, n)
+    assert done.returncode == 0, done.stderr
+    taken = int(done.stdout)
+    print(f"{kind}: {taken / n:.1f} bytes a frame")
+    assert taken <= per_frame * n + 16 * MIB
+    assert taken >= 20 * n if kind == "one" else 16 * n, "what is measured is not the peak"

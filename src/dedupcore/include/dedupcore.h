@@ -10,7 +10,7 @@
  *  - A job allocates scratch memory, freed by dedupcore_job_destroy: 8 bytes a frame, 12 more a frame that is not zero, and a
  *    few MiB of tables, at its peak; in memory made for it, where nearly all frames agree in their sampled lines with a frame
  *    that they differ from, 4 more. `canonical`, 4 bytes a frame, is the caller's. Of the other calls only
- *    dedupcore_map_create and dedupcore_place allocate.
+ *    dedupcore_map_create, dedupcore_place and those of the pool allocate.
  *  - No call starts a thread, takes a lock, or keeps state outside of what it is handed, but for dedupcore_map_* (below).
  *
  * Errors: functions that can fail return 0 (or a count) or a negative DEDUPCORE_E*; dedupcore_strerror names it.
@@ -42,6 +42,8 @@ extern "C" {
 #define DEDUPCORE_ESTATE (-4)  /* the call does not fit the job's state, as asking for a result before the end */
 #define DEDUPCORE_ESYS (-5)    /* a system call failed; errno says why */
 #define DEDUPCORE_ECHANGED (-6) /* the memory changes while it is read, so that equal hashes do not come to equal bytes */
+#define DEDUPCORE_EFULL (-7)   /* a pool has fewer free frames than are needed */
+#define DEDUPCORE_EBROKEN (-8) /* a pool contradicts itself: memory was overwritten, or a call ran beside another wrongly */
 
 /* One line in English for a DEDUPCORE_E*; never NULL. */
 const char *dedupcore_strerror(int error);
@@ -288,6 +290,122 @@ int dedupcore_map_create(dedupcore_map **map, int fd, size_t size);
 const void *dedupcore_map_base(const dedupcore_map *map);
 int dedupcore_map_shrank(const dedupcore_map *map);
 void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
+
+/* --- the pool: live guests over frames that they share ------------------------------------------------------------ */
+
+/*
+ * A pool has a fixed number of frames, and guests whose pages are mapped to them: each page to one frame or to none (it is
+ * absent), each frame to any number of pages. A page gets a frame at its first write, and its own at a write to one that is
+ * shared (copy on write). Frames of several guests meet only if these are of one domain.
+ *
+ * Pages are named by guest and gpn (guest page number, from 0), and calls take batches of them. A call that fails has changed
+ * nothing. `wrong`, where a call has it, becomes the index in the batch of what it refused; n where that is not one page.
+ *
+ * Memory: frames are mapped at once, but take memory only while they are in use if they are of at least a page of the
+ * machine's: freed ones go back to the operating system, a call for each run of neighbours in a batch. Smaller ones are zeroed
+ * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use and 4.2 a page of a guest.
+ * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
+ *
+ * Threads: dedupcore_pool_read, _memory, _table, _count and _check may run side by side. Every other call needs the pool to
+ * itself: one writer, and nobody who reads meanwhile, its memory and its page tables included. A child after fork has a copy of
+ * its own, which is whole if no call was under way. Different pools are independent.
+ */
+typedef struct dedupcore_pool dedupcore_pool;
+
+#define DEDUPCORE_ABSENT UINT32_MAX    /* in a page table: the page has no frame */
+#define DEDUPCORE_MAX_DOMAINS 65536u
+
+/* Frames unless it says pages; since the pool was made, the last four. */
+typedef struct {
+    uint64_t capacity;
+    uint64_t in_use;
+    uint64_t pages_present;  /* pages that have a frame; what storing each by itself would take */
+    uint64_t zero_frames;    /* in use for zero pages, as far as sharing has found out; apart from the next three */
+    uint64_t zero_pages;     /* pages mapped to them */
+    uint64_t pages_shared;   /* frames that several pages are mapped to, which is what Linux calls so */
+    uint64_t pages_sharing;  /* how many pages more than these frames: what is saved, zero pages apart */
+    uint64_t pages_unshared; /* frames that one page is mapped to */
+    uint64_t first_touches;  /* pages that got a frame when they had none */
+    uint64_t cow_breaks;     /* pages that got a frame of their own at a write to a shared one */
+    uint64_t pages_merged;   /* pages that were moved to an equal frame */
+    uint64_t pages_released; /* pages that had a frame, and were released */
+} dedupcore_pool_counts;
+
+/*
+ * capacity: frames, from 1 to DEDUPCORE_MAX_FRAMES. All frames together are one mapping, aligned to the frame size, or to 2 MiB.
+ * Errors: DEDUPCORE_EINVAL (capacity, frame_size), DEDUPCORE_ENOMEM; *pool is then NULL.
+ */
+int dedupcore_pool_create(dedupcore_pool **pool, uint64_t capacity, size_t frame_size);
+void dedupcore_pool_destroy(dedupcore_pool *pool); /* NULL is fine */
+
+/* Frame 0, and behind it the others, at the same place as long as the pool lives. Not to be written. */
+const void *dedupcore_pool_memory(const dedupcore_pool *pool);
+
+/*
+ * A guest of n_pages pages, all absent; *guest becomes its number: 0, 1 and so on. domain: a number below
+ * DEDUPCORE_MAX_DOMAINS, best one of the lowest. The guests of a pool have at most DEDUPCORE_MAX_FRAMES pages together, so
+ * that 32 bits count the pages of a frame exactly, whatever they do. Takes 4 bytes a page.
+ * Errors: DEDUPCORE_EINVAL (no pages, domain), DEDUPCORE_ETOOBIG, DEDUPCORE_ENOMEM.
+ */
+int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t domain, uint32_t *guest);
+
+/*
+ * The frame of each page of the guest, or DEDUPCORE_ABSENT; at the same place as long as the pool lives. NULL: no such guest.
+ * *n_pages, unless it is NULL, becomes how many pages it has.
+ */
+const uint32_t *dedupcore_pool_table(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages);
+
+/*
+ * Writes whole pages: page gpns[i] becomes frame i of data. No gpn may come twice.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range or for the second time; data within the pool's memory),
+ * DEDUPCORE_EFULL: the batch takes more frames than are free.
+ */
+int dedupcore_pool_write(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                         size_t *wrong);
+
+/* Frame i of out becomes what page gpns[i] holds; zero bytes where it is absent, which stays so. Gpns may repeat.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range; out within the pool's memory). */
+int dedupcore_pool_read(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
+                        size_t *wrong);
+
+/* The pages become absent, those that are so already, too. Errors: DEDUPCORE_EINVAL as for dedupcore_pool_write. */
+int dedupcore_pool_release(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
+
+/*
+ * What policies are made of: moves page gpns[i] to frame into[i], one after the other, each if a comparison finds both
+ * equal; merged[i] becomes 1 if it is mapped there now. A frame that the batch itself has freed takes no page any more.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time or absent; a frame that is free or of another
+ * domain).
+ */
+int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint32_t *into, size_t n,
+                         uint8_t *merged, size_t *wrong);
+
+/*
+ * Stores each content once a domain: of equal frames of one domain, which dedupcore_find_duplicates finds, the lowest stays,
+ * and gets the pages of the others. *work, unless it is NULL, becomes what finding them took.
+ * Scratch memory: that of a job, and 4 bytes a frame; where frames are of several domains or some between are free 8 more, and
+ * 32 for each run of neighbours of one domain.
+ * Errors: DEDUPCORE_ENOMEM.
+ */
+int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
+
+void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
+
+/* What dedupcore_pool_check found, and where: UINT32_MAX, UINT64_MAX for what it is not about. */
+typedef struct {
+    const char *what; /* one line in English */
+    uint32_t guest;
+    uint64_t page;
+    uint64_t frame;
+} dedupcore_flaw;
+
+/*
+ * Proves that the pool is as it says: every page's frame is in use and of its domain; every frame is mapped as often as
+ * counted, and in use if it is mapped at all; free frames are zero bytes, and frames said to be zero are; the free frames
+ * are found; all counters are right. Reads everything; takes 4 bytes a frame that was ever in use.
+ * Errors: DEDUPCORE_EBROKEN, and *flaw is the first that was found; DEDUPCORE_ENOMEM.
+ */
+int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
 
 #ifdef __cplusplus
 }

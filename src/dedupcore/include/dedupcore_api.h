@@ -50,6 +50,19 @@ typedef struct {
     int (*name_pages)(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
                       uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong);
     int (*materialize)(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out);
+    int (*pool_create)(dedupcore_pool **pool, uint64_t capacity, size_t frame_size);
+    void (*pool_destroy)(dedupcore_pool *pool);
+    const void *(*pool_memory)(const dedupcore_pool *pool);
+    int (*pool_add_guest)(dedupcore_pool *pool, uint64_t n_pages, uint32_t domain, uint32_t *guest);
+    const uint32_t *(*pool_table)(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages);
+    int (*pool_write)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n, size_t *wrong);
+    int (*pool_read)(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n, size_t *wrong);
+    int (*pool_release)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
+    int (*pool_merge)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint32_t *into, size_t n,
+                      uint8_t *merged, size_t *wrong);
+    int (*pool_share)(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
+    void (*pool_count)(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
+    int (*pool_check)(const dedupcore_pool *pool, dedupcore_flaw *flaw);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)

@@ -1,0 +1,46 @@
+"""The arguments of a batch, as the engine takes them; what does not fit is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+NAME = 8
+"""Bytes of a frame that holds a content name."""
+
+
+def whole_numbers(what: str, numbers: ArrayLike, limit: int, of: str) -> NDArray[np.uint32]:
+    """One-dimensional integers from 0 to below `limit`, as contiguous uint32; `of`: what there are so many of."""
+    given = np.asarray(numbers)
+    if given.ndim != 1:
+        raise ValueError(f"{what} has {given.ndim} dimensions; it must have one")
+    if not given.size:
+        return np.empty(0, np.uint32)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{what} has the dtype {given.dtype}; it must be of integers")
+    if int(given.max()) >= limit or int(given.min()) < 0:
+        at = int(np.argmax((given < 0) | (given >= limit)))
+        raise ValueError(f"{what}[{at}] is {given[at]}; there are {limit:,} {of}, 0 to {limit - 1:,}")
+    return np.ascontiguousarray(given, np.uint32)
+
+
+def frames(what: str, array: Any, n: int, frame_size: int) -> NDArray[Any]:
+    """The array itself, if it holds n frames: uint8 (n, frame_size), or of content names uint64 (n,)."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{what} is a {type(array).__name__}; it must be a NumPy array")
+    names = " or uint64 (n,)" if frame_size == NAME else ""
+    right = f"uint8 (n, {frame_size}){names} with n = {n}, one frame a gpn"
+    if array.dtype == np.uint8 or (array.dtype == np.uint64 and names):
+        if array.shape != ((n, frame_size) if array.dtype == np.uint8 else (n,)):
+            raise ValueError(f"{what} has the shape {array.shape}; it must be {right}")
+        return array
+    raise TypeError(f"{what} has the dtype {array.dtype}; it must be {right}")
+
+
+def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of a contiguous array, one-dimensional."""
+    return array.reshape(-1).view(np.uint8)

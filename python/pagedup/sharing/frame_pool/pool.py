@@ -1,0 +1,125 @@
+"""The frame pool: the memory of a host, and the guests that live in it."""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import dedupcore
+from dedupcore import PoolCounts, Work
+from pagedup.memory.closing import Closing
+from pagedup.sharing.frame_pool.guest import PoolGuest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MIN_FRAME, _MAX_FRAME = 8, 1 << 30
+_MAX_FRAMES = (1 << 32) - 1
+
+
+class FramePool(Closing):
+    """Frames in one mapping, and guests whose pages share them: first touch, copy on write, exact sharing.
+
+    Args:
+        capacity: how many frames there are, 1 to 2**32 - 1.
+        frame_size: bytes, a power of two from 8 to 2**30: 4096 or 2 MiB for pages of bytes, 8 for content names.
+
+    Memory is taken when frames are: of frames of at least a page (of this machine's) what is in use is what is
+    resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
+    but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, and 4.2 a page of a guest.
+
+    Threads: `guest.read`, `counts` and `check` may run side by side; other calls wait for each other. Views of the
+    memory and of page tables wait for nobody: whoever reads them while another thread writes sees neither before nor
+    after. A child after os.fork has a copy of its own, whole if no call was under way.
+
+    Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
+    """
+
+    def __init__(self, capacity: int, frame_size: int = 4096) -> None:
+        n, size = operator.index(capacity), operator.index(frame_size)
+        if not 1 <= n <= _MAX_FRAMES:
+            raise ValueError(f"capacity is {n:,} frames; 1 to 2**32 - 1 are possible")
+        if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
+            raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
+        self._pool = dedupcore.Pool(n, size)
+        self._adding = threading.Lock()  # two new domains must not get one number
+        self._domains: dict[Hashable, int] = {}
+        self._guests: list[PoolGuest] = []
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._pool.closed else f", {len(self._guests):,} guests"
+        return f"<FramePool: {self.capacity:,} frames of {self.frame_size:,} bytes{state}>"
+
+    @property
+    def capacity(self) -> int:
+        """How many frames there are."""
+        return self._pool.capacity
+
+    @property
+    def frame_size(self) -> int:
+        """Bytes of a frame."""
+        return self._pool.frame_size
+
+    @property
+    def guests(self) -> tuple[PoolGuest, ...]:
+        """All of them, in the order in which they were added."""
+        return tuple(self._guests)
+
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """Uint8 ndarray (capacity, frame_size), a read-only view: all frames, free ones zero. It changes as they do."""
+        return np.asarray(memoryview(self._pool.memory())).reshape(self.capacity, self.frame_size)
+
+    def add_guest(self, pages: int, *, domain: Hashable = None) -> PoolGuest:
+        """Add a guest of so many pages, all absent. Only guests of equal domains ever share a frame.
+
+        Takes 4 bytes a page. Raises ValueError for a number of pages out of range (all guests together have at most
+        2**32 - 1), for more than 65,536 different domains, and for a closed pool; MemoryError.
+        """
+        n = operator.index(pages)
+        if not 1 <= n <= _MAX_FRAMES:
+            raise ValueError(f"pages is {n:,}; a guest has 1 to 2**32 - 1")
+        with self._adding:
+            number = self._domains.get(domain, len(self._domains))
+            if number == dedupcore.MAX_DOMAINS:
+                raise ValueError(f"domain is {domain!r}: one more than the {dedupcore.MAX_DOMAINS:,} that are possible")
+            guest = PoolGuest(self._pool, self._pool.add_guest(n, number), n, domain)
+            self._domains[domain] = number
+            self._guests.append(guest)
+        return guest
+
+    def share(self) -> Work:
+        """Store each content once a domain: of equal frames, which find_duplicates finds, the lowest stays.
+
+        Returns what finding them took. Runs on this thread, without the GIL. Takes 24 bytes a frame in use and 16 MiB
+        while it runs, where frames are of several domains or some between them are free 8 more, and 32 for each run of
+        neighbours of one domain. Raises MemoryError, with nothing changed.
+        """
+        return self._pool.share()
+
+    def counts(self) -> PoolCounts:
+        """What the pool holds, and what happened since it was made; frames, unless it says pages.
+
+        capacity, in_use: frames. pages_present: pages that have one. zero_frames, zero_pages: frames in use for zero
+        pages as far as sharing has found out, and the pages mapped there; apart from the next three. pages_shared:
+        frames that several pages are mapped to; pages_sharing: how many pages more than these, which is what is saved;
+        pages_unshared: frames of one page. first_touches, cow_breaks: pages that got a frame at a write, having none or
+        a shared one. pages_merged: pages that moved to an equal frame. pages_released: pages released.
+        """
+        return self._pool.count()
+
+    def check(self) -> None:
+        """Prove that the pool is as it says; raises RuntimeError, which names the first flaw, if it is not.
+
+        Each page's frame is in use and of its domain; each frame is mapped as often as counted; free frames are zero,
+        and are found; the counters are right. Reads everything.
+        """
+        self._pool.check()
+
+    def close(self) -> None:
+        """No call after it. The memory goes back now, or with the last view of it. Closing twice does nothing."""
+        self._pool.close()

@@ -1,0 +1,250 @@
+/*
+ * A pool's batches: write, read, release, merge. Each looks at all of the batch before it changes anything.
+ *
+ * Pages are in any order, so each step of page -> frame -> count or content may miss the cache: the steps are fetched ahead.
+ */
+#include <string.h>
+
+#include "pool.h"
+
+enum {
+    TABLE_AHEAD = 32, /* pages between the fetch of a table entry and its use: memory's latency */
+    FRAME_AHEAD = 16, /* the same for what the entry leads to, so that the entry is there */
+};
+
+/* --- what is wrong with a batch ---------------------------------------------------------------------------------- */
+
+static int set_mark(pool_guest *guest, uint32_t gpn)
+{
+    uint64_t *word = guest->marks + gpn / 64;
+    const uint64_t bit = UINT64_C(1) << gpn % 64, before = *word;
+    *word = before | bit;
+    return (before & bit) != 0;
+}
+
+static int is_marked(const pool_guest *guest, uint32_t gpn)
+{
+    return guest->marks[gpn / 64] >> gpn % 64 & 1;
+}
+
+static void clear_marks(pool_guest *guest, const uint32_t *gpns, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        guest->marks[gpns[i] / 64] = 0; /* all marks are this batch's */
+}
+
+static int in_range(const pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (gpns[i] >= guest->n_pages) {
+            *wrong = i;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* In range, and none twice: sure without marking any if they ascend. */
+static int are_distinct(pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+{
+    int ascend = 1;
+    if (!in_range(guest, gpns, n, wrong))
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        ascend &= gpns[i - 1] < gpns[i];
+    if (ascend)
+        return 1;
+    size_t i = 0;
+    while (i < n && !set_mark(guest, gpns[i]))
+        i++;
+    clear_marks(guest, gpns, i);
+    *wrong = i;
+    return i == n;
+}
+
+/* Whether the bytes of a caller's are apart from the pool's. */
+static int is_outside(const dedupcore_pool *pool, const void *bytes, size_t n)
+{
+    const uintptr_t base = (uintptr_t)pool->frames.base, at = (uintptr_t)bytes;
+    return at >= base + (size_t)pool->frames.capacity * pool->frames.frame_size || at + n * pool->frames.frame_size <= base;
+}
+
+/* --- the steps of a batch ---------------------------------------------------------------------------------------- */
+
+/* Fetches what the pages ahead of number i will need. */
+static inline void fetch_ahead(const dedupcore_pool *pool, const pool_guest *guest, const uint32_t *gpns, size_t i,
+                               size_t n)
+{
+    if (i + TABLE_AHEAD < n)
+        __builtin_prefetch(guest->table + gpns[i + TABLE_AHEAD]);
+    if (i + FRAME_AHEAD < n) {
+        const uint32_t frame = guest->table[gpns[i + FRAME_AHEAD]];
+        if (frame != DEDUPCORE_ABSENT) {
+            __builtin_prefetch(pool->refs + frame);
+            __builtin_prefetch(frames_at(&pool->frames, frame));
+        }
+    }
+}
+
+static inline void copy_frame(void *to, const void *from, size_t frame_size)
+{
+    if (frame_size == 8) /* content names: a call would take longer than the copy */
+        memcpy(to, from, 8);
+    else
+        memcpy(to, from, frame_size);
+}
+
+/*
+ * How many frames writing the batch takes, at the most: one for each page that has none, or a shared one. The last page of a
+ * frame keeps it, so this counts one too many where all pages of a frame are in the batch: see exact_need.
+ */
+static uint64_t rough_need(const dedupcore_pool *pool, const pool_guest *guest, const uint32_t *gpns, size_t n)
+{
+    uint64_t need = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t frame = guest->table[gpns[i]];
+        need += frame == DEDUPCORE_ABSENT || pool->refs[frame] > 1;
+    }
+    return need;
+}
+
+/* The same to the frame, by taking the pages off their frames and putting them back. */
+static uint64_t exact_need(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n)
+{
+    uint64_t need = 0;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t frame = guest->table[gpns[i]];
+        if (frame == DEDUPCORE_ABSENT) {
+            need++;
+        } else if (pool->refs[frame] > 1) {
+            pool->refs[frame]--;
+            (void)set_mark(guest, gpns[i]);
+            need++;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (is_marked(guest, gpns[i]))
+            pool->refs[guest->table[gpns[i]]]++;
+    }
+    clear_marks(guest, gpns, n);
+    return need;
+}
+
+/* The frame that the page's new content goes to. */
+static inline uint32_t frame_to_write(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
+{
+    const uint32_t before = guest->table[gpn];
+    if (before != DEDUPCORE_ABSENT && pool->refs[before] == 1) {
+        pool_forget_zero(pool, before);
+        return before;
+    }
+    if (before == DEDUPCORE_ABSENT) {
+        pool->n_present++;
+        pool->first_touches++;
+    } else {
+        pool_drop_ref(pool, before);
+        pool->cow_breaks++;
+    }
+    return guest->table[gpn] = pool_new_frame(pool, guest->domain);
+}
+
+/* --- the batches ------------------------------------------------------------------------------------------------- */
+
+int dedupcore_pool_write(dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, const void *data, size_t n,
+                         size_t *wrong)
+{
+    const size_t size = pool->frames.frame_size;
+    *wrong = n;
+    if (number >= pool->n_guests || !is_outside(pool, data, n))
+        return DEDUPCORE_EINVAL;
+    pool_guest *guest = pool->guests + number;
+    if (!are_distinct(guest, gpns, n, wrong))
+        return DEDUPCORE_EINVAL;
+    *wrong = n;
+    if (n > pool_n_free(pool) && rough_need(pool, guest, gpns, n) > pool_n_free(pool) &&
+        exact_need(pool, guest, gpns, n) > pool_n_free(pool))
+        return DEDUPCORE_EFULL;
+    for (size_t i = 0; i < n; i++) {
+        fetch_ahead(pool, guest, gpns, i, n);
+        const uint32_t frame = frame_to_write(pool, guest, gpns[i]);
+        copy_frame(frames_at(&pool->frames, frame), (const uint8_t *)data + i * size, size);
+    }
+    return 0;
+}
+
+int dedupcore_pool_read(const dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, void *out, size_t n,
+                        size_t *wrong)
+{
+    const size_t size = pool->frames.frame_size;
+    *wrong = n;
+    if (number >= pool->n_guests || !is_outside(pool, out, n))
+        return DEDUPCORE_EINVAL;
+    const pool_guest *guest = pool->guests + number;
+    if (!in_range(guest, gpns, n, wrong))
+        return DEDUPCORE_EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        fetch_ahead(pool, guest, gpns, i, n);
+        const uint32_t frame = guest->table[gpns[i]];
+        uint8_t *to = (uint8_t *)out + i * size;
+        if (frame == DEDUPCORE_ABSENT)
+            memset(to, 0, size);
+        else
+            copy_frame(to, frames_at(&pool->frames, frame), size);
+    }
+    return 0;
+}
+
+int dedupcore_pool_release(dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, size_t n, size_t *wrong)
+{
+    *wrong = n;
+    if (number >= pool->n_guests)
+        return DEDUPCORE_EINVAL;
+    pool_guest *guest = pool->guests + number;
+    if (!are_distinct(guest, gpns, n, wrong))
+        return DEDUPCORE_EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        fetch_ahead(pool, guest, gpns, i, n);
+        const uint32_t frame = guest->table[gpns[i]];
+        if (frame == DEDUPCORE_ABSENT)
+            continue;
+        guest->table[gpns[i]] = DEDUPCORE_ABSENT;
+        pool_drop_ref(pool, frame);
+        pool->n_present--;
+        pool->released++;
+    }
+    frames_settle(&pool->frames);
+    return 0;
+}
+
+int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, const uint32_t *into, size_t n,
+                         uint8_t *merged, size_t *wrong)
+{
+    *wrong = n;
+    if (number >= pool->n_guests)
+        return DEDUPCORE_EINVAL;
+    pool_guest *guest = pool->guests + number;
+    if (!are_distinct(guest, gpns, n, wrong))
+        return DEDUPCORE_EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        if (guest->table[gpns[i]] == DEDUPCORE_ABSENT || !pool_is_mapped(pool, into[i]) ||
+            pool->domains[into[i]] != guest->domain) {
+            *wrong = i;
+            return DEDUPCORE_EINVAL;
+        }
+    }
+    *wrong = n;
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t from = guest->table[gpns[i]], to = into[i];
+        merged[i] = from == to;
+        if (from == to || !pool_is_mapped(pool, to) ||
+            memcmp(frames_at(&pool->frames, from), frames_at(&pool->frames, to), pool->frames.frame_size) != 0)
+            continue;
+        guest->table[gpns[i]] = to;
+        pool_add_ref(pool, to);
+        pool_drop_ref(pool, from);
+        pool->merged++;
+        merged[i] = 1;
+    }
+    frames_settle(&pool->frames);
+    return 0;
+}

@@ -1,0 +1,136 @@
+/* Whether a pool is as it says. Shares no step with the calls that it checks: it counts anew from the page tables. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool.h"
+
+static const uint32_t NOWHERE = UINT32_MAX;
+
+static int broken(dedupcore_flaw *flaw, const char *what, uint32_t guest, uint64_t page, uint64_t frame)
+{
+    *flaw = (dedupcore_flaw){what, guest, page, frame};
+    return DEDUPCORE_EBROKEN;
+}
+
+static int is_zero(const dedupcore_pool *pool, uint32_t frame)
+{
+    const uint8_t *at = frames_at(&pool->frames, frame), *end = at + pool->frames.frame_size;
+    for (uint64_t word; at < end; at += sizeof word) {
+        memcpy(&word, at, sizeof word);
+        if (word)
+            return 0;
+    }
+    return 1;
+}
+
+/* --- the pages: found[frame] becomes how many are mapped there --------------------------------------------------- */
+
+static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_flaw *flaw)
+{
+    uint64_t n_present = 0, n_pages = 0;
+    for (uint32_t g = 0; g < pool->n_guests; g++) {
+        const pool_guest *guest = pool->guests + g;
+        for (uint64_t i = 0; i < guest->n_pages; i++) {
+            const uint32_t frame = guest->table[i];
+            if (frame == DEDUPCORE_ABSENT)
+                continue;
+            if (frame >= pool->frames.touched)
+                return broken(flaw, "a page is mapped to a frame that never was in use", g, i, frame);
+            if (!frames_in_use(&pool->frames, frame))
+                return broken(flaw, "a page is mapped to a free frame", g, i, frame);
+            if (pool->domains[frame] != guest->domain)
+                return broken(flaw, "a page is mapped to a frame of another domain", g, i, frame);
+            found[frame]++;
+            n_present++;
+        }
+        for (uint64_t i = 0; i < (guest->n_pages + 63) / 64; i++) {
+            if (guest->marks[i])
+                return broken(flaw, "a mark of a batch was left behind", g, i * 64, UINT64_MAX);
+        }
+        n_pages += guest->n_pages;
+    }
+    if (n_present != pool->n_present)
+        return broken(flaw, "the number of present pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
+    if (n_pages != pool->n_pages)
+        return broken(flaw, "the number of pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
+/* --- the frames -------------------------------------------------------------------------------------------------- */
+
+static int check_frames(const dedupcore_pool *pool, const uint32_t *found, dedupcore_flaw *flaw)
+{
+    const frame_store *frames = &pool->frames;
+    uint64_t in_use = 0, shared = 0;
+    for (uint32_t frame = 0; frame < frames->touched; frame++) {
+        if (found[frame] != pool->refs[frame])
+            return broken(flaw, "a frame is not mapped as often as counted", NOWHERE, UINT64_MAX, frame);
+        if (frames_in_use(frames, frame) && !found[frame])
+            return broken(flaw, "a frame is in use, but no page is mapped to it", NOWHERE, UINT64_MAX, frame);
+        if (!found[frame] && !is_zero(pool, frame))
+            return broken(flaw, "a free frame is not zero", NOWHERE, UINT64_MAX, frame);
+        in_use += found[frame] != 0;
+        shared += found[frame] > 1;
+    }
+    if (in_use != frames->in_use)
+        return broken(flaw, "the number of frames in use is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
+    if (shared != pool->n_shared)
+        return broken(flaw, "the number of shared frames is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
+    if (frames->n_pending)
+        return broken(flaw, "frames were freed, but not given back", NOWHERE, UINT64_MAX, frames->pending[0]);
+    return 0;
+}
+
+/* Whether each free frame is found: the bits above say where words are that have one. */
+static int check_bits(const frame_store *frames, dedupcore_flaw *flaw)
+{
+    uint64_t n = frames->capacity;
+    for (unsigned level = 0; level < frames->n_levels; level++) {
+        for (uint64_t i = 0; i < (n + 63) / 64 * 64; i++) {
+            const int used = frames->used[level][i / 64] >> i % 64 & 1;
+            int right = 1; /* beyond the last */
+            if (i < n)
+                right = level ? frames->used[level - 1][i] == ~UINT64_C(0) : used && i < frames->touched;
+            if (used != right)
+                return broken(flaw, "free frames are not where they are looked for", NOWHERE, UINT64_MAX,
+                              i << 6 * level);
+        }
+        n = frames->n_words[level];
+    }
+    for (size_t i = 0; i < frames->lowest; i++) {
+        if (frames->used[0][i] != ~UINT64_C(0))
+            return broken(flaw, "a free frame would be overlooked", NOWHERE, UINT64_MAX, i * 64);
+    }
+    return 0;
+}
+
+static int check_zero_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
+    for (size_t domain = 0; domain < pool->n_domains; domain++) {
+        const uint32_t frame = pool->zero_frames[domain];
+        if (frame == DEDUPCORE_ABSENT)
+            continue;
+        if (!pool_is_mapped(pool, frame) || pool->domains[frame] != domain)
+            return broken(flaw, "the zero frame of a domain is none of its frames", NOWHERE, UINT64_MAX, frame);
+        if (!is_zero(pool, frame))
+            return broken(flaw, "the zero frame of a domain is not zero", NOWHERE, UINT64_MAX, frame);
+    }
+    return 0;
+}
+
+int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
+    region memory;
+    int rc = region_map(&memory, (size_t)(pool->frames.touched + 1) * sizeof(uint32_t), 1, PAGES_HUGE);
+    if (rc)
+        return rc;
+    rc = check_guests(pool, memory.at, flaw);
+    if (rc == 0)
+        rc = check_frames(pool, memory.at, flaw);
+    if (rc == 0)
+        rc = check_bits(&pool->frames, flaw);
+    if (rc == 0)
+        rc = check_zero_frames(pool, flaw);
+    region_unmap(&memory);
+    return rc;
+}
