@@ -33,6 +33,9 @@ libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
 
 
+OPEN: list[LiveSource] = []
+
+
 class Part(LiveSource):
     """A part of this very process's memory, as if it were another's: it can be changed at any moment of the reading."""
 
@@ -40,6 +43,7 @@ class Part(LiveSource):
 
     def __init__(self, contents: list[bytes]) -> None:
         super().__init__(f"part{id(self)}", "part", os.getpid())
+        OPEN.append(self)
         self.memory = mmap.mmap(-1, (len(contents) + 2) * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.memory.madvise(mmap.MADV_NOHUGEPAGE)
         view = np.frombuffer(self.memory, np.uint8)
@@ -69,6 +73,8 @@ def known_key() -> Iterator[None]:
     dedupcore.set_key(SEED)
     yield
     dedupcore.set_key(None)
+    while OPEN:
+        OPEN.pop().close()
 
 
 def before(phase: str, act: Callable[[], None], times: int = 1) -> Callable[[], None]:
