@@ -6,7 +6,6 @@ import gc
 import mmap
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,17 +125,20 @@ def test_no_array_at_all() -> None:
 
 
 def test_numpys_own_memory() -> None:
-    """In a process of its own, since malloc may give out a large part of its heap where that has become large enough."""
-    code = f"""
-import numpy as np
-import pagedup
-array = np.ones(64 << 20, np.uint8)
-result = pagedup.share_in_place([array])
-assert result.shared_pages == result.pages >= (64 << 20) // {PAGE} - 1, result.left
-assert result.stored_pages == 1
-assert array.min() == array.max() == 1
-"""
-    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=60)
+    """In a process of its own: malloc may give out a part of its heap once that is large enough."""
+    done = run_python(
+        """
+        import mmap
+        import numpy as np
+        import pagedup
+        array = np.ones(64 << 20, np.uint8)
+        result = pagedup.share_in_place([array])
+        assert result.shared_pages == result.pages >= (64 << 20) // mmap.PAGESIZE - 1, result.left
+        assert result.stored_pages == 1
+        assert array.min() == array.max() == 1
+        """
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_read_only_array_and_read_only_memory() -> None:
