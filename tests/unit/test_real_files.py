@@ -147,6 +147,17 @@ def test_bytes_are_those_of_the_loader(tmp_path: Path) -> None:
     }
 
 
+def test_the_file_cache_holds_files_as_they_are(folder: Path) -> None:
+    """Binaries in it are neither laid out nor relocated; what a loader maps of them is another page."""
+    files = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    pages = [data[at : at + PAGE].ljust(PAGE, b"\0") for data in files for at in range(0, len(data), PAGE)]
+    cache = FileCache(path=str(folder), size=len(pages) * PAGE, hot=0.5)
+    (guest,) = generate(spec(folder, file_cache=cache), 1)
+    number = next(n for n, region in enumerate(guest.region_table) if region.kind == RegionKind.FILE_CACHE)
+    held = materialize(guest)[guest.regions == number]
+    assert sorted(page.tobytes() for page in held) == sorted(pages)
+
+
 def test_linux_libraries_of_this_machine() -> None:
     """Code has no fixups, so all guests share it; what the loader of each process fills in is like nothing else."""
     library = next(Path(sysconfig.get_path("stdlib"), "lib-dynload").glob("_json*.so"), None)

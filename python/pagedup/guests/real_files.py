@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,26 +26,31 @@ _NUMBER = np.uint64((1 << 60) - 1)
 class RealFiles:
     """All real files that specifications name, read once; equal pages of any of them get equal names.
 
-    images: in the order of the specifications and of their paths. `of(path)` are the numbers of those of one path.
+    images: in the order of the specifications and of their paths. `of(path)` are the numbers of those of one path, as a
+    loader maps them; `cached(path)` those of the same files, page by page as they lie on disk.
     """
 
     def __init__(self, specs: Sequence[GuestSpec]) -> None:
         """Raises OSError for a path that cannot be read, ValueError for a corrupt binary, both with its name."""
         self.images: list[Image] = []
-        self._of: dict[str, range] = {}
-        for path in _paths(specs):
-            if path not in self._of:
-                found = load_images(path)
-                self._of[path] = range(len(self.images), len(self.images) + len(found))
-                self.images += found
+        self._of = {path: self._take(load_images(path)) for path in _image_paths(specs)}
+        self._cached = {path: self._take(load_cached(path)) for path in _cache_paths(specs)}
         if self.images:
             from pagedup.guests.images import identities
 
             self._identities = identities(self.images)
 
+    def _take(self, found: list[Image]) -> range:
+        self.images += found
+        return range(len(self.images) - len(found), len(self.images))
+
     def of(self, path: str) -> range:
         """The numbers of the images of a path that a specification names."""
         return self._of[path]
+
+    def cached(self, path: str) -> range:
+        """The numbers of the files of a path that a specification names for its file cache."""
+        return self._cached[path]
 
     def names(self, image: int) -> NDArray[np.uint64]:
         """The names of an image's pages at its preferred base; pages with relocations have none yet, and are 0."""
@@ -125,11 +130,13 @@ def chosen(images: ImageSet, spec: GuestSpec, files: RealFiles) -> list[int]:
     return found
 
 
-def _paths(specs: Sequence[GuestSpec]) -> Iterable[str]:
-    for spec in specs:
-        yield from (images.path for images in spec.images if images.path)
-        if spec.file_cache.path:
-            yield spec.file_cache.path
+def _image_paths(specs: Sequence[GuestSpec]) -> list[str]:
+    """Each once, in the order of the specifications."""
+    return list(dict.fromkeys(images.path for spec in specs for images in spec.images if images.path))
+
+
+def _cache_paths(specs: Sequence[GuestSpec]) -> list[str]:
+    return list(dict.fromkeys(spec.file_cache.path for spec in specs if spec.file_cache.path))
 
 
 def load_images(path: str) -> list[Image]:
@@ -139,3 +146,10 @@ def load_images(path: str) -> list[Image]:
     if os.path.isdir(path) or path.endswith((".whl", ".zip")):
         return load_tree(path)
     return [load(path)]
+
+
+def load_cached(path: str) -> list[Image]:
+    """The same files as a file cache holds them: neither laid out nor relocated, whatever they are."""
+    from pagedup.guests.images.plain import plain_image  # only here: most guests have no real files
+
+    return [plain_image(image.content) for image in load_images(path)]

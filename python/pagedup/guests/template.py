@@ -359,7 +359,7 @@ class TemplateBuilder:
     def _cache_files(self) -> CacheFiles:
         cache = self._spec.file_cache
         if cache.path:
-            own = [self._real.names(image) for image in self._real.of(cache.path)]
+            own = [self._real.names(image) for image in self._real.cached(cache.path)]
             return RealCacheFiles(np.concatenate([np.empty(0, np.uint64), *own]))
         n_pages = pages_of(cache.files, "file_cache.files")
         return MadeUpFiles(self._numbering.image((self._spec.system, "files"), n_pages), n_pages, cache.repeated)
