@@ -51,7 +51,10 @@ def stream(
         visit(space, mine)
 
     def run(first: int) -> None:
-        space = rooms.pop() if rooms and into is None else np.empty(_ROOM if into is None else 0, np.uint8)
+        try:
+            space = rooms.pop()  # asking first whether there is one would leave time for another thread to take it
+        except IndexError:
+            space = np.empty(0 if into is not None else _ROOM, np.uint8)
         for room in range(first, min(first + _ROOMS_A_TASK, len(bounds) - 1)):
             begin, end = room * _ROOM, min((room + 1) * _ROOM, total)
             fill(room, space[: end - begin] if into is None else into[begin:end])
