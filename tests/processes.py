@@ -54,3 +54,13 @@ def module_flags(flag: str) -> list[str]:
 def sanitizer_flags() -> list[str]:
     """For programs linked with a library that was built with the sanitizers."""
     return ["-fsanitize=address,undefined"] if under_sanitizer() else []
+
+
+def assert_fails(done: "subprocess.CompletedProcess[str]", code: int, *parts: str) -> None:
+    """The command has failed as all must: with this code, one line that holds these parts, and no output."""
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("pagedup: ")
+    for part in parts:
+        assert part in done.stderr
+    assert done.returncode == code

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pagedup.guests.images import ImageError, identities, load
-from pagedup.guests.images.fixups import PAGE
+from pagedup.memory.layouts import PAGE
 
 _MOST = 1 << 24  # bytes of an image that are worth the time to relocate, out of those that a few bytes can claim
 

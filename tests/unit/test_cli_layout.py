@@ -14,6 +14,7 @@ import pytest
 from pagedup.guests import preset_names
 from pagedup.memory.layouts import ABSENT, Layout
 from tests.layouts import make
+from tests.processes import assert_fails
 
 PAGE = 4096
 NOBODY = 65534
@@ -51,15 +52,6 @@ def answer(*arguments: str | Path) -> dict[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     data: dict[str, Any] = json.loads(done.stdout)
     return data
-
-
-def assert_fails(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("pagedup: ")
-    for part in parts:
-        assert part in done.stderr
-    assert done.returncode == code
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pagedup as library
 import pagedup.cli.examine as examine_module
 import pagedup.cli.scan as scan_module
 from pagedup.cli import main
-from tests.processes import run_python
+from tests.processes import assert_fails, run_python
 
 PAGE = 4096
 NOBODY = 65534
@@ -34,15 +34,6 @@ def scan(*arguments: str | Path, **options: Any) -> dict[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     data: dict[str, Any] = json.loads(done.stdout)
     return data
-
-
-def assert_fails(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("pagedup: ")
-    for part in parts:
-        assert part in done.stderr
-    assert done.returncode == code
 
 
 def page(letter: str) -> bytes:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import assert_fails
+
 PAGE = 4096
 # Holds 512 pages of known content, forks as often as asked, and then writes to the pages that it is told.
 HOLDER = """
@@ -47,14 +49,6 @@ def scan(*arguments: str | Path, **options: Any) -> dict[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     data: dict[str, Any] = json.loads(done.stdout)
     return data
-
-
-def assert_fails(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    for part in ("pagedup: ", *parts):
-        assert part in done.stderr
-    assert done.returncode == code
 
 
 class Holder:

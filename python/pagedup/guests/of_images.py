@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pagedup.guests.aslr import SYSTEMS
-from pagedup.guests.spec import PAGE, GuestSpec, ImageSet, ProcessSet, SpecError
+from pagedup.guests.spec import GuestSpec, ImageSet, ProcessSet, SpecError
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from pagedup.guests.images import Image

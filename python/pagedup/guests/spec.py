@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pagedup.memory.layouts import PAGE
+
 Size = int | str
 """Bytes, as a number or as text with a unit: "64 KiB", "1.5 GiB"."""
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -18,7 +20,6 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Role = Literal["kernel", "driver", "library", "executable"]
 System = Literal["windows-xp", "windows-7-x86", "windows-7-x64", "windows-10-x64", "linux"]
 
-PAGE = 4096
 _SIZE = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?) ?(B|KiB|MiB|GiB)", re.ASCII)
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LARGEST = 1 << 46  # bytes: what x86-64 can address

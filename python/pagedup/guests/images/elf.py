@@ -14,9 +14,9 @@ import numpy as np
 from pagedup.guests.images.content import Content, OpenContent
 from pagedup.guests.images.elf_dynamic import MACHINES, read_dynamic
 from pagedup.guests.images.error import ImageError
-from pagedup.guests.images.fixups import PAGE
 from pagedup.guests.images.image import Image, Piece, Section
 from pagedup.guests.images.mapping import Mapping, check_size, section_of
+from pagedup.memory.layouts import PAGE
 
 MAGIC = b"\x7fELF"
 _BITS = {1: 32, 2: 64}

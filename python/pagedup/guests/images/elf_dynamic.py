@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pagedup.guests.images.error import ImageError
-from pagedup.guests.images.fixups import PAGE, Fixups
+from pagedup.guests.images.fixups import Fixups
 from pagedup.guests.images.mapping import MOST_NAMES, pages_of
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

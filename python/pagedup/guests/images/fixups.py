@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from pagedup.memory.layouts import PAGE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-PAGE = 4096  # bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import dedupcore
-from pagedup.guests.images.fixups import PAGE
 from pagedup.guests.images.normal_form import normal_form
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

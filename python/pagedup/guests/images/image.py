@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pagedup.guests.images.content import Content
-from pagedup.guests.images.fixups import PAGE, Fixups
+from pagedup.guests.images.fixups import Fixups
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,8 +12,8 @@ import numpy as np
 
 from pagedup.guests.images.content import OpenContent
 from pagedup.guests.images.error import ImageError
-from pagedup.guests.images.fixups import PAGE
 from pagedup.guests.images.image import Piece, Protection, Section
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagedup.guests.images.fixups import PAGE
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

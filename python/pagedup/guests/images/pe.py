@@ -13,12 +13,13 @@ import numpy as np
 
 from pagedup.guests.images.content import Content, OpenContent
 from pagedup.guests.images.error import ImageError
-from pagedup.guests.images.fixups import PAGE, Fixups
+from pagedup.guests.images.fixups import Fixups
 from pagedup.guests.images.format_reader import lief
 from pagedup.guests.images.image import Image, Piece, Section
 from pagedup.guests.images.mapping import Mapping, check_size, section_of
 from pagedup.guests.images.pe_imports import read_imports
 from pagedup.guests.images.pe_relocations import read_relocations
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from typing import Any

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pagedup.guests.images.error import ImageError
-from pagedup.guests.images.fixups import PAGE
 from pagedup.guests.images.mapping import MOST_NAMES, pages_of
+from pagedup.memory.layouts import PAGE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

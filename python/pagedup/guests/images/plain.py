@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pagedup.guests.images.content import Content
-from pagedup.guests.images.fixups import PAGE, Fixups
+from pagedup.guests.images.fixups import Fixups
 from pagedup.guests.images.image import Image, Piece, Section
+from pagedup.memory.layouts import PAGE
 
 
 def plain_image(content: Content, flaw: str = "") -> Image:
