@@ -9,6 +9,7 @@ typedef struct {
     uint32_t *table;  /* [n_pages] frame or DEDUPCORE_ABSENT */
     uint64_t *marks;  /* a bit a page, all zero between calls: which were met in a batch */
     uint64_t n_pages;
+    uint64_t first; /* page 0 is page so many of all guests' */
     uint16_t domain;
     region table_memory, marks_memory;
 } pool_guest;
@@ -29,7 +30,19 @@ struct dedupcore_pool {
     uint64_t n_present;
     uint64_t n_shared; /* frames with several pages, zero frames included */
     uint64_t first_touches, cow_breaks, merged, released;
+
+    struct scan *scan; /* of the sharing policy; NULL: it has none */
 };
+
+/* What the policy is told of: see scan.c. `left`: the pages that a frame still has. A page is written, or released, with its
+ * frame changed already. scan_unprotect: the one page of a frame writes to it; returns whether the frame was a stable one. */
+int scan_add_pages(dedupcore_pool *pool, uint64_t n_pages);
+void scan_page_written(dedupcore_pool *pool, uint64_t page);
+void scan_page_released(dedupcore_pool *pool, uint64_t page);
+void scan_frame_left(dedupcore_pool *pool, uint32_t frame, uint32_t left);
+int scan_unprotect(dedupcore_pool *pool, uint32_t frame);
+int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
+void scan_close(dedupcore_pool *pool);
 
 static inline uint64_t pool_n_free(const dedupcore_pool *pool)
 {
@@ -68,6 +81,8 @@ static inline void pool_drop_ref(dedupcore_pool *pool, uint32_t frame)
 {
     const uint32_t left = --pool->refs[frame];
     pool->n_shared -= left == 1;
+    if (pool->scan)
+        scan_frame_left(pool, frame, left);
     if (left == 0) {
         pool_forget_zero(pool, frame);
         frames_free(&pool->frames, frame);

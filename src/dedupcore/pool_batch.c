@@ -136,6 +136,7 @@ static inline uint32_t frame_to_write(dedupcore_pool *pool, pool_guest *guest, u
     const uint32_t before = guest->table[gpn];
     if (before != DEDUPCORE_ABSENT && pool->refs[before] == 1) {
         pool_forget_zero(pool, before);
+        pool->cow_breaks += pool->scan && scan_unprotect(pool, before); /* the last page of a shared frame keeps it */
         return before;
     }
     if (before == DEDUPCORE_ABSENT) {
@@ -167,6 +168,8 @@ int dedupcore_pool_write(dedupcore_pool *pool, uint32_t number, const uint32_t *
     for (size_t i = 0; i < n; i++) {
         fetch_ahead(pool, guest, gpns, i, n);
         const uint32_t frame = frame_to_write(pool, guest, gpns[i]);
+        if (pool->scan)
+            scan_page_written(pool, guest->first + gpns[i]);
         copy_frame(frames_at(&pool->frames, frame), (const uint8_t *)data + i * size, size);
     }
     return 0;
@@ -208,6 +211,8 @@ int dedupcore_pool_release(dedupcore_pool *pool, uint32_t number, const uint32_t
         if (frame == DEDUPCORE_ABSENT)
             continue;
         guest->table[gpns[i]] = DEDUPCORE_ABSENT;
+        if (pool->scan)
+            scan_page_released(pool, guest->first + gpns[i]);
         pool_drop_ref(pool, frame);
         pool->n_present--;
         pool->released++;
@@ -220,7 +225,7 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t number, const uint32_t *
                          uint8_t *merged, size_t *wrong)
 {
     *wrong = n;
-    if (number >= pool->n_guests)
+    if (number >= pool->n_guests || pool->scan)
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
     if (!are_distinct(guest, gpns, n, wrong))

@@ -183,6 +183,8 @@ static void free_duplicates(dedupcore_pool *pool, const plan *p)
 int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
 {
     plan p = {0};
+    if (pool->scan)
+        return DEDUPCORE_EINVAL;
     int rc = pool->frames.in_use ? make_plan(pool, &p, key) : 0;
     if (rc == 0 && p.n) {
         move_pages(pool, p.forward);

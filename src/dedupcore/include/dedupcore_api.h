@@ -63,6 +63,9 @@ typedef struct {
     int (*pool_share)(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
     void (*pool_count)(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
     int (*pool_check)(const dedupcore_pool *pool, dedupcore_flaw *flaw);
+    int (*pool_set_policy)(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);
+    int (*pool_scan)(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+    void (*pool_scan_count)(const dedupcore_pool *pool, dedupcore_scan_counts *counts);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)
