@@ -27,7 +27,9 @@ class Load:
         if bits == 64:
             fields = (self.kind, 7, self.offset, self.vaddr, self.paddr, self.filesz, memsz, 0)
             return struct.pack(order + "IIQQQQQQ", *fields)
-        return struct.pack(order + "8I", self.kind, self.offset, self.vaddr, self.paddr, self.filesz, memsz, 7, 0)
+        return struct.pack(
+            order + "8I", self.kind, self.offset, self.vaddr, self.paddr, self.filesz, memsz, 7, 0
+        )
 
 
 def elf_core(
@@ -112,3 +114,4 @@ def holes(source: Source) -> int:
 def pages(*fills: int, size: int = 4096) -> bytes:
     """Pages that are each filled with one byte."""
     return b"".join(bytes([fill]) * size for fill in fills)
+

@@ -180,7 +180,9 @@ def test_pages_that_change_meanwhile(data: st.DataObject) -> None:
     finally:
         undo()
     told = classes(parts)
-    moved = np.concatenate([part.moved(np.arange(len(part.rows), dtype=np.uint64) * np.uint64(PAGE)) for part in parts])
+    moved = np.concatenate(
+        [part.moved(np.arange(len(part.rows), dtype=np.uint64) * np.uint64(PAGE)) for part in parts]
+    )
     assert {i for i in range(n) if moved[i]} <= {i for i in edits if i < n and edits[i] != old[i]}
     for i in range(n):
         if moved[i]:
