@@ -73,6 +73,7 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key)
     int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended)
+    int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended)
     void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts)
 
 
@@ -186,6 +187,7 @@ cdef extern from *:
         .pool_check = dedupcore_pool_check,
         .pool_set_policy = dedupcore_pool_set_policy,
         .pool_scan = dedupcore_pool_scan,
+        .pool_scan_guest = dedupcore_pool_scan_guest,
         .pool_scan_count = dedupcore_pool_scan_count,
     };
     """
@@ -919,6 +921,26 @@ cdef class Pool:
             _check(rc)
             PyErr_CheckSignals()
         return wakes
+
+    def scan_guest(self, uint32_t guest, uint64_t n_pages, bint to_end=False):
+        """Look at so many more pages of the guest; see dedupcore_pool_scan_guest in dedupcore.h.
+
+        to_end: not farther than to the end of its pass. Other calls may come in between; what a signal handler raises
+        ends the call early.
+        """
+        cdef int rc = 0, ended = 0
+        cdef uint64_t slice, left
+        while n_pages and not (ended and to_end):
+            slice = left = min(n_pages, <uint64_t>1 << 14)
+            self._begin_write()
+            with nogil:
+                rc = dedupcore_pool_scan_guest(self.pool, guest, &left, &ended)
+                pthread_rwlock_unlock(&self.lock)
+            if rc == DEDUPCORE_EINVAL:
+                raise ValueError(f"the pool has no guest {guest}, or no policy that looks at one guest")
+            _check(rc)
+            n_pages -= slice - left
+            PyErr_CheckSignals()
 
     def scan_count(self):
         """What the policy did and found, as ScanCounts; all zero if there is none."""

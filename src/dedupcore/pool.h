@@ -10,6 +10,7 @@ typedef struct {
     uint64_t *marks;  /* a bit a page, all zero between calls: which were met in a batch */
     uint64_t n_pages;
     uint64_t first; /* page 0 is page so many of all guests' */
+    uint64_t looked, passes; /* of the policy esx: pages in this pass, and passes before it */
     uint16_t domain;
     region table_memory, marks_memory;
 } pool_guest;

@@ -159,9 +159,14 @@ static uint64_t hash_of(const dedupcore_pool *pool, uint32_t frame, uint32_t nex
     return 0;
 }
 
+uint64_t scan_hash(const dedupcore_pool *pool, uint32_t frame)
+{
+    return hash_of(pool, frame, frame);
+}
+
 uint32_t scan_tag(const dedupcore_pool *pool, uint32_t frame)
 {
-    return scan_tag_of(pool->domains[frame], hash_of(pool, frame, frame));
+    return scan_tag_of(pool->domains[frame], scan_hash(pool, frame));
 }
 
 void scan_loosen(dedupcore_pool *pool, uint64_t page, uint32_t frame)

@@ -98,7 +98,8 @@ static inline int scan_has_room(const dedupcore_pool *pool, uint32_t frame)
     return pool->refs[frame] < pool->scan->policy.max_page_sharing;
 }
 
-/* A tag for what the frame holds, in its domain. */
+/* A hash of what the frame holds, 0 for zero bytes; and a tag for that, in its domain. */
+uint64_t scan_hash(const dedupcore_pool *pool, uint32_t frame);
 uint32_t scan_tag(const dedupcore_pool *pool, uint32_t frame);
 
 /* Whether both frames hold the same. */
