@@ -23,7 +23,7 @@ static order order_of(const dedupcore_pool *pool, uint32_t number)
 {
     const pool_guest *guest = pool->guests + number;
     unsigned bits = 1;
-    while (guest->n_pages - 1 >> bits)
+    while ((guest->n_pages - 1) >> bits)
         bits++;
     const uint64_t stream = random_stream(random_mix(pool->scan->policy.seed) + number);
     return (order){guest->n_pages, (UINT64_C(1) << bits) - 1, random_stream(stream + guest->passes), (bits + 1) / 2};
