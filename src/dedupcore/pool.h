@@ -8,16 +8,24 @@
 typedef struct {
     uint32_t *table;  /* [n_pages] frame or DEDUPCORE_ABSENT */
     uint64_t *marks;  /* a bit a page, all zero between calls: which were met in a batch */
+    uint8_t *large;   /* [n_pages / DEDUPCORE_LARGE_PAGE + 1] 1: these pages are a large one; the last range may be short */
     uint64_t n_pages;
     uint16_t domain;
     region table_memory, marks_memory;
 } pool_guest;
 
+/* What lies in a block: DEDUPCORE_LARGE_PAGE frames, the first of which has a number divisible by it. */
+typedef struct {
+    uint32_t large; /* large pages */
+    uint32_t mixed; /* 1: beside them there may be small pages, left of large ones that were broken */
+} pool_block;
+
 struct dedupcore_pool {
     frame_store frames;
     uint32_t *refs;    /* [capacity] pages mapped to the frame; 0: it is free, or will be at the end of the call */
     uint16_t *domains; /* [capacity] of the frame, while it is in use */
-    region refs_memory, domains_memory;
+    pool_block *blocks; /* [capacity / DEDUPCORE_LARGE_PAGE + 1] */
+    region refs_memory, domains_memory, blocks_memory;
 
     pool_guest *guests;
     size_t n_guests, room_for_guests;
@@ -28,7 +36,8 @@ struct dedupcore_pool {
 
     uint64_t n_present;
     uint64_t n_shared; /* frames with several pages, zero frames included */
-    uint64_t first_touches, cow_breaks, merged, released;
+    uint64_t n_large;  /* large pages of all guests */
+    uint64_t first_touches, cow_breaks, merged, released, large_breaks, large_rebuilds;
 };
 
 static inline uint64_t pool_n_free(const dedupcore_pool *pool)
@@ -72,6 +81,31 @@ static inline void pool_drop_ref(dedupcore_pool *pool, uint32_t frame)
         pool_forget_zero(pool, frame);
         frames_free(&pool->frames, frame);
     }
+}
+
+/* --- large pages: pool_large.c ----------------------------------------------------------------------------------- */
+
+/* Whether the page is a part of a large one. It then shares no frame by itself, and takes no other page into its own. */
+static inline int pool_is_large(const pool_guest *guest, uint32_t gpn)
+{
+    return guest->large[gpn / DEDUPCORE_LARGE_PAGE];
+}
+
+/* Whether a large page lies in the frame's block: then no small page may be moved to the frame. */
+static inline int pool_holds_large(const dedupcore_pool *pool, uint32_t frame)
+{
+    return pool->blocks[frame / DEDUPCORE_LARGE_PAGE].large != 0;
+}
+
+/* The large page that the page is a part of becomes small ones, where they are. */
+static inline void pool_break_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
+{
+    pool_block *block = pool->blocks + guest->table[gpn] / DEDUPCORE_LARGE_PAGE;
+    guest->large[gpn / DEDUPCORE_LARGE_PAGE] = 0;
+    block->large--;
+    block->mixed = block->large != 0;
+    pool->n_large--;
+    pool->large_breaks++;
 }
 
 #endif

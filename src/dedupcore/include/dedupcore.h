@@ -314,6 +314,7 @@ typedef struct dedupcore_pool dedupcore_pool;
 
 #define DEDUPCORE_ABSENT UINT32_MAX    /* in a page table: the page has no frame */
 #define DEDUPCORE_MAX_DOMAINS 65536u
+#define DEDUPCORE_LARGE_PAGE 512u      /* small pages of a large one: 2 MiB of 4 KiB */
 
 /* Frames unless it says pages; since the pool was made, the last four. */
 typedef struct {
