@@ -81,26 +81,60 @@ static int check_frames(const dedupcore_pool *pool, const uint32_t *found, dedup
     return 0;
 }
 
-/* Whether each free frame is found: the bits above say where words are that have one. */
+static int is_set(const bit_tree *tree, unsigned level, uint64_t i)
+{
+    return tree->level[level][i / 64] >> i % 64 & 1;
+}
+
+/* Whether the bits above those of n numbers say where words are that have a 0; if not, *at is the number of the first. */
+static int is_sound(const bit_tree *tree, uint64_t n, uint64_t *at)
+{
+    for (unsigned level = 0; level < tree->n_levels; level++) {
+        for (uint64_t i = level ? 0 : n; i < (n + 63) / 64 * 64; i++) {
+            const int right = i >= n || tree->level[level - 1][i] == ~UINT64_C(0);
+            *at = i << 6 * level;
+            if (is_set(tree, level, i) != right)
+                return 0;
+        }
+        n = tree->n_words[level];
+    }
+    return 1;
+}
+
+static int is_parted(const frame_store *frames, uint64_t block)
+{
+    const uint64_t first = block * DEDUPCORE_LARGE_PAGE, end = first + DEDUPCORE_LARGE_PAGE;
+    int parted = end > frames->capacity;
+    for (uint64_t i = first; i < end && !parted; i += 64)
+        parted = frames->used.level[0][i / 64] != 0;
+    return parted;
+}
+
+/* Whether each free frame and each free block is found. */
 static int check_bits(const frame_store *frames, dedupcore_flaw *flaw)
 {
-    uint64_t n = frames->capacity;
-    for (unsigned level = 0; level < frames->n_levels; level++) {
-        for (uint64_t i = 0; i < (n + 63) / 64 * 64; i++) {
-            const int used = frames->used[level][i / 64] >> i % 64 & 1;
-            int right = 1; /* beyond the last */
-            if (i < n)
-                right = level ? frames->used[level - 1][i] == ~UINT64_C(0) : used && i < frames->touched;
-            if (used != right)
-                return broken(flaw, "free frames are not where they are looked for", NOWHERE, UINT64_MAX,
-                              i << 6 * level);
-        }
-        n = frames->n_words[level];
+    const char *const misplaced = "free frames are not where they are looked for";
+    const uint64_t n_blocks = frames->capacity / DEDUPCORE_LARGE_PAGE;
+    uint64_t at;
+    for (uint64_t i = frames->touched; i < frames->capacity; i++) {
+        if (i % 64 == 0 && frames->capacity - i >= 64 && frames->used.level[0][i / 64] == 0)
+            i += 63;
+        else if (frames_in_use(frames, (uint32_t)i))
+            return broken(flaw, misplaced, NOWHERE, UINT64_MAX, i);
     }
+    if (!is_sound(&frames->used, frames->capacity, &at))
+        return broken(flaw, misplaced, NOWHERE, UINT64_MAX, at);
     for (size_t i = 0; i < frames->lowest; i++) {
-        if (frames->used[0][i] != ~UINT64_C(0))
+        if (frames->used.level[0][i] != ~UINT64_C(0))
             return broken(flaw, "a free frame would be overlooked", NOWHERE, UINT64_MAX, i * 64);
     }
+    for (uint64_t i = 0; i <= n_blocks; i++) {
+        if (is_set(&frames->parted, 0, i) != is_parted(frames, i))
+            return broken(flaw, "free blocks are not where they are looked for", NOWHERE, UINT64_MAX,
+                          i * DEDUPCORE_LARGE_PAGE);
+    }
+    if (!is_sound(&frames->parted, n_blocks + 1, &at))
+        return broken(flaw, "free blocks are not where they are looked for", NOWHERE, UINT64_MAX, at * DEDUPCORE_LARGE_PAGE);
     return 0;
 }
 
