@@ -148,5 +148,8 @@ void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *cou
         .cow_breaks = pool->cow_breaks,
         .pages_merged = pool->merged,
         .pages_released = pool->released,
+        .large_pages = pool->n_large,
+        .large_breaks = pool->large_breaks,
+        .large_rebuilds = pool->large_rebuilds,
     };
 }

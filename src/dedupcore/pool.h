@@ -11,6 +11,8 @@ typedef struct {
     uint8_t *large;   /* [n_pages / DEDUPCORE_LARGE_PAGE + 1] 1: these pages are a large one; the last range may be short */
     uint64_t n_pages;
     uint16_t domain;
+    uint64_t n_large;
+    uint8_t wants_large; /* 1: the first touch of a range makes it a large page */
     region table_memory, marks_memory;
 } pool_guest;
 
@@ -83,7 +85,24 @@ static inline void pool_drop_ref(dedupcore_pool *pool, uint32_t frame)
     }
 }
 
-/* --- large pages: pool_large.c ----------------------------------------------------------------------------------- */
+/*
+ * --- large pages: pool_large.c
+ *
+ * A block that holds a large page has its 512 frames in use, each mapped by every large page that lies there. A small page is
+ * mapped to one of them only if it is what was left, at its place, when such a large page was broken; no other is moved there.
+ */
+
+/* How many ranges of DEDUPCORE_LARGE_PAGE pages can be large ones: the last pages, if they are fewer, cannot. */
+static inline uint64_t pool_n_ranges(const dedupcore_pool *pool, const pool_guest *guest)
+{
+    return pool->frames.frame_size <= DEDUPCORE_MAX_LARGE_FRAME ? guest->n_pages / DEDUPCORE_LARGE_PAGE : 0;
+}
+
+/* The part of the page table that is the range's. */
+static inline uint32_t *pool_range(const pool_guest *guest, uint32_t range)
+{
+    return guest->table + (size_t)range * DEDUPCORE_LARGE_PAGE;
+}
 
 /* Whether the page is a part of a large one. It then shares no frame by itself, and takes no other page into its own. */
 static inline int pool_is_large(const pool_guest *guest, uint32_t gpn)
@@ -97,6 +116,28 @@ static inline int pool_holds_large(const dedupcore_pool *pool, uint32_t frame)
     return pool->blocks[frame / DEDUPCORE_LARGE_PAGE].large != 0;
 }
 
+/* Whether the block's only large page shares no frame of it with small ones, once `mixed` says that it may. */
+int pool_is_unmixed(const dedupcore_pool *pool, uint32_t block);
+
+/*
+ * Whether the large page that lies in the frame's block is alone there, so that it may be written in place: as with real page
+ * tables, where one entry protects all of a large page, or nothing of it.
+ */
+static inline int pool_owns_block(dedupcore_pool *pool, uint32_t frame)
+{
+    pool_block *block = pool->blocks + frame / DEDUPCORE_LARGE_PAGE;
+    if (block->large == 1 && block->mixed)
+        block->mixed = !pool_is_unmixed(pool, frame / DEDUPCORE_LARGE_PAGE);
+    return block->large == 1 && !block->mixed;
+}
+
+/*
+ * Makes large pages, all zero, of ranges that these pages of the guest are of: of each that has no frame yet, in the order of
+ * the pages, as long as there is a free block, and as writing the pages then takes at most `spare` frames more than as small
+ * ones.
+ */
+void pool_touch_large(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n, uint64_t spare);
+
 /* The large page that the page is a part of becomes small ones, where they are. */
 static inline void pool_break_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
 {
@@ -104,6 +145,7 @@ static inline void pool_break_large(dedupcore_pool *pool, pool_guest *guest, uin
     guest->large[gpn / DEDUPCORE_LARGE_PAGE] = 0;
     block->large--;
     block->mixed = block->large != 0;
+    guest->n_large--;
     pool->n_large--;
     pool->large_breaks++;
 }

@@ -81,6 +81,75 @@ static int check_frames(const dedupcore_pool *pool, const uint32_t *found, dedup
     return 0;
 }
 
+/* --- large pages ------------------------------------------------------------------------------------------------- */
+
+static int is_together(const dedupcore_pool *pool, const uint32_t *pages)
+{
+    int together = pages[0] % DEDUPCORE_LARGE_PAGE == 0 && pages[0] < pool->frames.touched;
+    for (uint32_t i = 1; i < DEDUPCORE_LARGE_PAGE && together; i++)
+        together = pages[i] == pages[0] + i;
+    return together;
+}
+
+/* The pages first to end of a guest, which are small ones. */
+static int check_small_pages(const dedupcore_pool *pool, uint32_t g, uint64_t first, uint64_t end, dedupcore_flaw *flaw)
+{
+    for (uint64_t i = first; i < end; i++) {
+        const uint32_t frame = pool->guests[g].table[i];
+        if (frame != DEDUPCORE_ABSENT && frame % DEDUPCORE_LARGE_PAGE != i % DEDUPCORE_LARGE_PAGE &&
+            pool->blocks[frame / DEDUPCORE_LARGE_PAGE].large)
+            return broken(flaw, "a small page was moved to a frame of a large one", g, i, frame);
+    }
+    return 0;
+}
+
+/* found[block] becomes how many large pages lie there. */
+static int check_large_pages(const dedupcore_pool *pool, uint32_t *found, dedupcore_flaw *flaw)
+{
+    uint64_t all_large = 0;
+    for (uint32_t g = 0; g < pool->n_guests; g++) {
+        const pool_guest *guest = pool->guests + g;
+        uint64_t n_large = 0;
+        for (uint64_t first = 0; first < guest->n_pages; first += DEDUPCORE_LARGE_PAGE) {
+            const uint64_t left = guest->n_pages - first, end = first + (left < DEDUPCORE_LARGE_PAGE ? left : DEDUPCORE_LARGE_PAGE);
+            const uint8_t large = guest->large[first / DEDUPCORE_LARGE_PAGE];
+            if (large > (end - first == DEDUPCORE_LARGE_PAGE))
+                return broken(flaw, "a range that cannot be a large page is said to be one", g, first, UINT64_MAX);
+            if (large && !is_together(pool, guest->table + first))
+                return broken(flaw, "a large page does not lie in one block", g, first, guest->table[first]);
+            if (large)
+                found[guest->table[first] / DEDUPCORE_LARGE_PAGE]++;
+            else if (check_small_pages(pool, g, first, end, flaw))
+                return DEDUPCORE_EBROKEN;
+            n_large += large;
+        }
+        if (n_large != guest->n_large)
+            return broken(flaw, "the number of a guest's large pages is wrong", g, UINT64_MAX, UINT64_MAX);
+        all_large += n_large;
+    }
+    if (all_large != pool->n_large)
+        return broken(flaw, "the number of large pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
+static int check_blocks(const dedupcore_pool *pool, const uint32_t *found, dedupcore_flaw *flaw)
+{
+    for (uint64_t first = 0; first < pool->frames.touched; first += DEDUPCORE_LARGE_PAGE) {
+        const pool_block *block = pool->blocks + first / DEDUPCORE_LARGE_PAGE;
+        if (block->large != found[first / DEDUPCORE_LARGE_PAGE])
+            return broken(flaw, "a block does not hold as many large pages as counted", NOWHERE, UINT64_MAX, first);
+        if (block->mixed > (block->large != 0))
+            return broken(flaw, "a block without large pages is said to share them with small ones", NOWHERE, UINT64_MAX, first);
+        for (uint64_t i = first; block->large && !block->mixed && i < first + DEDUPCORE_LARGE_PAGE; i++) {
+            if (pool->refs[i] != block->large)
+                return broken(flaw, "a large page shares a frame with a small one unnoticed", NOWHERE, UINT64_MAX, i);
+        }
+    }
+    return 0;
+}
+
+/* --- the free ones ----------------------------------------------------------------------------------------------- */
+
 static int is_set(const bit_tree *tree, unsigned level, uint64_t i)
 {
     return tree->level[level][i / 64] >> i % 64 & 1;
@@ -154,17 +223,24 @@ static int check_zero_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 
 int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 {
-    region memory;
+    region memory, blocks;
     int rc = region_map(&memory, (size_t)(pool->frames.touched + 1) * sizeof(uint32_t), 1, PAGES_HUGE);
     if (rc)
         return rc;
-    rc = check_guests(pool, memory.at, flaw);
+    rc = region_map(&blocks, (size_t)(pool->frames.touched / DEDUPCORE_LARGE_PAGE + 1) * sizeof(uint32_t), 1, PAGES_SMALL);
+    if (rc == 0)
+        rc = check_guests(pool, memory.at, flaw);
     if (rc == 0)
         rc = check_frames(pool, memory.at, flaw);
+    if (rc == 0)
+        rc = check_large_pages(pool, blocks.at, flaw);
+    if (rc == 0)
+        rc = check_blocks(pool, blocks.at, flaw);
     if (rc == 0)
         rc = check_bits(&pool->frames, flaw);
     if (rc == 0)
         rc = check_zero_frames(pool, flaw);
     region_unmap(&memory);
+    region_unmap(&blocks);
     return rc;
 }
