@@ -108,6 +108,35 @@ cdef extern from "dedupcore_api.h":
         uint16_t zero
         uint16_t shareable
 
+    unsigned DEDUPCORE_POLICY_DIRTY
+    unsigned DEDUPCORE_POLICY_KSM
+    unsigned DEDUPCORE_POLICY_ESX
+
+    ctypedef struct dedupcore_policy:
+        uint32_t kind
+        uint32_t max_page_sharing
+        uint32_t use_zero_pages
+        uint32_t smart_scan
+        uint64_t seed
+
+    ctypedef struct dedupcore_scan_counts:
+        uint64_t full_scans
+        uint64_t pages_scanned
+        uint64_t pages_skipped
+        uint64_t pages_hashed
+        uint64_t stable_searches
+        uint64_t unstable_searches
+        uint64_t hints_matched
+        uint64_t hints_stale
+        uint64_t collisions
+        uint64_t frames_hashed
+        uint64_t frames_compared
+        uint64_t pages_stable
+        uint64_t frames_stable
+        uint64_t pages_settled
+        uint64_t pages_items
+        uint64_t pages_changed
+
     ctypedef struct dedupcore_flaw:
         const char *what
         uint32_t guest
@@ -157,6 +186,9 @@ cdef extern from "dedupcore_api.h":
         int (*pool_share)(dedupcore_pool *, const dedupcore_key *, dedupcore_work *) noexcept nogil
         void (*pool_count)(const dedupcore_pool *, dedupcore_pool_counts *) noexcept nogil
         int (*pool_check)(const dedupcore_pool *, dedupcore_flaw *) noexcept nogil
+        int (*pool_set_policy)(dedupcore_pool *, const dedupcore_policy *, const dedupcore_key *) noexcept nogil
+        int (*pool_scan)(dedupcore_pool *, uint64_t, int *) noexcept nogil
+        void (*pool_scan_count)(const dedupcore_pool *, dedupcore_scan_counts *) noexcept nogil
         int (*pool_use_large)(dedupcore_pool *, uint32_t) noexcept nogil
         const uint8_t *(*pool_large)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
         int (*pool_break_large)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, size_t *) noexcept nogil
@@ -340,6 +372,19 @@ cdef inline void pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *c
 
 cdef inline int pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw) noexcept nogil:
     return dedupcore_table.pool_check(pool, flaw)
+
+
+cdef inline int pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy,
+                                const dedupcore_key *key) noexcept nogil:
+    return dedupcore_table.pool_set_policy(pool, policy, key)
+
+
+cdef inline int pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended) noexcept nogil:
+    return dedupcore_table.pool_scan(pool, n_pages, ended)
+
+
+cdef inline void pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts) noexcept nogil:
+    dedupcore_table.pool_scan_count(pool, counts)
 
 
 cdef inline int pool_use_large(dedupcore_pool *pool, uint32_t guest) noexcept nogil:

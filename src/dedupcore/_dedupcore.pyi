@@ -103,6 +103,24 @@ class PoolCounts(NamedTuple):
     large_breaks: int
     large_rebuilds: int
 
+class ScanCounts(NamedTuple):
+    full_scans: int
+    pages_scanned: int
+    pages_skipped: int
+    pages_hashed: int
+    stable_searches: int
+    unstable_searches: int
+    hints_matched: int
+    hints_stale: int
+    collisions: int
+    frames_hashed: int
+    frames_compared: int
+    pages_stable: int
+    frames_stable: int
+    pages_settled: int
+    pages_items: int
+    pages_changed: int
+
 class Pool:
     capacity: int
     frame_size: int
@@ -113,6 +131,17 @@ class Pool:
     def release(self, guest: int, gpns: BufferLike) -> None: ...
     def merge(self, guest: int, gpns: BufferLike, into: BufferLike, merged: BufferLike) -> None: ...
     def share(self) -> Work: ...
+    def set_policy(
+        self,
+        kind: str,
+        *,
+        max_page_sharing: int = 2,
+        use_zero_pages: bool = False,
+        smart_scan: bool = False,
+        seed: int = 0,
+    ) -> None: ...
+    def scan(self, wakes: int, n_pages: int, to_end: bool = False) -> int: ...
+    def scan_count(self) -> ScanCounts: ...
     def break_large(self, guest: int, ranges: BufferLike) -> None: ...
     def rebuild_large(self, guest: int, ranges: BufferLike, max_shared: int, rebuilt: BufferLike) -> None: ...
     def share_large(self) -> Work: ...

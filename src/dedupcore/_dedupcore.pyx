@@ -7,13 +7,15 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from dedupcore cimport (
     DEDUPCORE_ABSENT, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
     DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
     DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE,
-    DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job,
-    dedupcore_key, dedupcore_large_hint, dedupcore_map, dedupcore_pool, dedupcore_pool_counts, dedupcore_result,
+    DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE,
+    dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
+    dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
     dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
 )
 
@@ -70,6 +72,9 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
     void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts)
     int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+    int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key)
+    int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended)
+    void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts)
     int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest)
     const uint8_t *dedupcore_pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges)
     int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, size_t *wrong)
@@ -188,6 +193,9 @@ cdef extern from *:
         .pool_share = dedupcore_pool_share,
         .pool_count = dedupcore_pool_count,
         .pool_check = dedupcore_pool_check,
+        .pool_set_policy = dedupcore_pool_set_policy,
+        .pool_scan = dedupcore_pool_scan,
+        .pool_scan_count = dedupcore_pool_scan_count,
         .pool_use_large = dedupcore_pool_use_large,
         .pool_large = dedupcore_pool_large,
         .pool_break_large = dedupcore_pool_break_large,
@@ -702,6 +710,36 @@ class PoolCounts(NamedTuple):
     large_rebuilds: int
 
 
+class ScanCounts(NamedTuple):
+    """What a sharing policy did and found, see dedupcore_scan_counts in dedupcore.h; pages unless it says frames."""
+
+    full_scans: int
+    pages_scanned: int
+    pages_skipped: int
+    pages_hashed: int
+    stable_searches: int
+    unstable_searches: int
+    hints_matched: int
+    hints_stale: int
+    collisions: int
+    frames_hashed: int
+    frames_compared: int
+    pages_stable: int
+    frames_stable: int
+    pages_settled: int
+    pages_items: int
+    pages_changed: int
+
+
+cdef dict _policies = {"dirty": DEDUPCORE_POLICY_DIRTY, "ksm": DEDUPCORE_POLICY_KSM, "esx": DEDUPCORE_POLICY_ESX}
+
+
+cdef double _seconds() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
+
+
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_rwlock_t:
         pass
@@ -864,6 +902,8 @@ cdef class Pool:
         with nogil:
             rc = dedupcore_pool_share(self.pool, &key, &work)
             pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("the pool shares by its policy: let it scan")
         _check(rc)
         return _work(&work)
 
@@ -922,6 +962,62 @@ cdef class Pool:
             return (<char *>hints)[:c.large_pages * sizeof(dedupcore_large_hint)]
         finally:
             free(hints)
+
+    def set_policy(self, kind, *, uint32_t max_page_sharing=2, bint use_zero_pages=False, bint smart_scan=False,
+                   uint64_t seed=0):
+        """Share by a policy ("dirty", "ksm", "esx") from now on; see dedupcore_pool_set_policy in dedupcore.h."""
+        cdef dedupcore_policy policy
+        cdef dedupcore_key key
+        cdef int rc
+        policy.kind = _policies[kind]
+        policy.max_page_sharing, policy.use_zero_pages, policy.smart_scan = max_page_sharing, use_zero_pages, smart_scan
+        policy.seed = seed
+        _take_key(&key)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_set_policy(self.pool, &policy, &key)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has guests or a policy, or max_page_sharing is {max_page_sharing}, not 2 or more")
+        _check(rc)
+
+    def scan(self, uint64_t wakes, uint64_t n_pages, bint to_end=False):
+        """Let the scanner wake so often, for so many pages each time; see dedupcore_pool_scan in dedupcore.h.
+
+        to_end: not farther than to the end of the guests. Returns how many wakes are left. Other calls may come in
+        between two wakes; what a signal handler raises ends the call there.
+        """
+        cdef int rc = 0, ended = 0
+        cdef double end
+        while wakes and not (ended and to_end):
+            self._begin_write()
+            with nogil:
+                end = _seconds() + 0.05
+                while wakes and rc == 0 and not (ended and to_end):
+                    rc = dedupcore_pool_scan(self.pool, n_pages, &ended)
+                    wakes -= 1
+                    if _seconds() > end:
+                        break
+                pthread_rwlock_unlock(&self.lock)
+            if rc == DEDUPCORE_EINVAL:
+                raise ValueError("the pool has no policy whose scanner goes through all guests")
+            _check(rc)
+            PyErr_CheckSignals()
+        return wakes
+
+    def scan_count(self):
+        """What the policy did and found, as ScanCounts; all zero if there is none."""
+        cdef dedupcore_scan_counts c
+        self._begin_read()
+        with nogil:
+            dedupcore_pool_scan_count(self.pool, &c)
+            pthread_rwlock_unlock(&self.lock)
+        return ScanCounts(
+            c.full_scans, c.pages_scanned, c.pages_skipped, c.pages_hashed,
+            c.stable_searches, c.unstable_searches, c.hints_matched, c.hints_stale,
+            c.collisions, c.frames_hashed, c.frames_compared, c.pages_stable,
+            c.frames_stable, c.pages_settled, c.pages_items, c.pages_changed,
+        )
 
     def count(self):
         """What the pool holds and did, as PoolCounts."""

@@ -24,18 +24,19 @@ typedef struct {
 int bit_tree_open(bit_tree *tree, uint64_t n);
 void bit_tree_close(bit_tree *tree); /* one that is not open is fine */
 
-static inline void bit_tree_set(bit_tree *tree, size_t at)
+/* Sets a bit of that level, and those above it that this makes right. */
+static inline void bit_tree_set(bit_tree *tree, unsigned level, size_t at)
 {
-    for (unsigned level = 0; level < tree->n_levels; level++, at /= 64) {
+    for (; level < tree->n_levels; level++, at /= 64) {
         tree->level[level][at / 64] |= UINT64_C(1) << at % 64;
         if (tree->level[level][at / 64] != ~UINT64_C(0))
             break;
     }
 }
 
-static inline void bit_tree_clear(bit_tree *tree, size_t at)
+static inline void bit_tree_clear(bit_tree *tree, unsigned level, size_t at)
 {
-    for (unsigned level = 0; level < tree->n_levels; level++, at /= 64) {
+    for (; level < tree->n_levels; level++, at /= 64) {
         const int was_full = tree->level[level][at / 64] == ~UINT64_C(0);
         tree->level[level][at / 64] &= ~(UINT64_C(1) << at % 64);
         if (!was_full)

@@ -22,7 +22,7 @@ static int open_bits(frame_store *store)
     if (rc == 0)
         rc = bit_tree_open(&store->parted, n_blocks + 1);
     if (rc == 0)
-        bit_tree_set(&store->parted, n_blocks); /* what there is of the last one is never given as a block */
+        bit_tree_set(&store->parted, 0, n_blocks); /* what there is of the last one is never given as a block */
     return rc;
 }
 
@@ -30,11 +30,13 @@ uint32_t frames_take(frame_store *store)
 {
     if (store->used.level[0][store->lowest] == ~UINT64_C(0))
         store->lowest = bit_tree_lowest(&store->used) / 64;
-    const uint64_t word = store->used.level[0][store->lowest];
+    const uint64_t word = store->used.level[0][store->lowest], taken = word | (word + 1); /* its lowest 0 */
     const uint32_t frame = (uint32_t)(store->lowest * 64 + (size_t)__builtin_ctzll(~word));
-    bit_tree_set(&store->used, frame);
+    store->used.level[0][store->lowest] = taken;
+    if (taken == ~UINT64_C(0))
+        bit_tree_set(&store->used, 1, store->lowest);
     if (word == 0)
-        bit_tree_set(&store->parted, frame / DEDUPCORE_LARGE_PAGE);
+        bit_tree_set(&store->parted, 0, frame / DEDUPCORE_LARGE_PAGE);
     store->in_use++;
     if (store->touched <= frame)
         store->touched = (uint64_t)frame + 1;
@@ -44,10 +46,10 @@ uint32_t frames_take(frame_store *store)
 uint32_t frames_take_block(frame_store *store)
 {
     const size_t block = bit_tree_lowest(&store->parted), first = block * DEDUPCORE_LARGE_PAGE;
-    bit_tree_set(&store->parted, block);
+    bit_tree_set(&store->parted, 0, block);
     for (size_t word = block * BLOCK_WORDS; word < (block + 1) * BLOCK_WORDS; word++) {
-        store->used.level[0][word] = ~UINT64_C(0) >> 1;
-        bit_tree_set(&store->used, word * 64 + 63); /* which makes it full, and says so above */
+        store->used.level[0][word] = ~UINT64_C(0);
+        bit_tree_set(&store->used, 1, word);
     }
     store->in_use += DEDUPCORE_LARGE_PAGE;
     if (store->touched < first + DEDUPCORE_LARGE_PAGE)
@@ -68,11 +70,14 @@ static int is_block_free(const frame_store *store, size_t block)
 static void clear_used(frame_store *store, uint32_t frame)
 {
     const size_t word = frame / 64, block = frame / DEDUPCORE_LARGE_PAGE;
+    const uint64_t before = store->used.level[0][word], after = before & ~(UINT64_C(1) << frame % 64);
+    store->used.level[0][word] = after;
     if (word < store->lowest)
         store->lowest = word;
-    bit_tree_clear(&store->used, frame);
-    if (store->used.level[0][word] == 0 && is_block_free(store, block))
-        bit_tree_clear(&store->parted, block);
+    if (before == ~UINT64_C(0))
+        bit_tree_clear(&store->used, 1, word);
+    if (after == 0 && is_block_free(store, block))
+        bit_tree_clear(&store->parted, 0, block);
     store->in_use--;
 }
 

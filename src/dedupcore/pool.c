@@ -41,6 +41,7 @@ void dedupcore_pool_destroy(dedupcore_pool *pool)
         region_unmap(&pool->guests[i].marks_memory);
         free(pool->guests[i].large);
     }
+    scan_close(pool);
     frames_close(&pool->frames);
     region_unmap(&pool->refs_memory);
     region_unmap(&pool->domains_memory);
@@ -88,7 +89,7 @@ int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t do
         return DEDUPCORE_EINVAL;
     if (n_pages > DEDUPCORE_MAX_FRAMES - pool->n_pages)
         return DEDUPCORE_ETOOBIG;
-    pool_guest guest = {.n_pages = n_pages, .domain = (uint16_t)domain};
+    pool_guest guest = {.n_pages = n_pages, .first = pool->n_pages, .domain = (uint16_t)domain};
     int rc = room_for(pool, domain);
     if (rc == 0)
         rc = region_map(&guest.table_memory, (size_t)n_pages * sizeof *guest.table, 1, PAGES_HUGE);
@@ -96,9 +97,12 @@ int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t do
         rc = region_map(&guest.marks_memory, (size_t)(n_pages + 63) / 64 * sizeof *guest.marks, 1, PAGES_SMALL);
     if (rc == 0 && !(guest.large = calloc((size_t)(n_pages / DEDUPCORE_LARGE_PAGE + 1), 1)))
         rc = DEDUPCORE_ENOMEM;
+    if (rc == 0 && pool->scan)
+        rc = scan_add_pages(pool, n_pages);
     if (rc) {
         region_unmap(&guest.table_memory);
         region_unmap(&guest.marks_memory);
+        free(guest.large);
         return rc;
     }
     guest.table = guest.table_memory.at;

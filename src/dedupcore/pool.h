@@ -10,6 +10,7 @@ typedef struct {
     uint64_t *marks;  /* a bit a page, all zero between calls: which were met in a batch */
     uint8_t *large;   /* [n_pages / DEDUPCORE_LARGE_PAGE + 1] 1: these pages are a large one; the last range may be short */
     uint64_t n_pages;
+    uint64_t first; /* page 0 is page so many of all guests' */
     uint16_t domain;
     uint64_t n_large;
     uint8_t wants_large; /* 1: the first touch of a range makes it a large page */
@@ -40,7 +41,21 @@ struct dedupcore_pool {
     uint64_t n_shared; /* frames with several pages, zero frames included */
     uint64_t n_large;  /* large pages of all guests */
     uint64_t first_touches, cow_breaks, merged, released, large_breaks, large_rebuilds;
+
+    struct scan *scan; /* of the sharing policy; NULL: it has none */
 };
+
+/* What the policy is told of: see scan.c. `left`: the pages that a frame still has. A page is written, or released, with its
+ * frame changed already. scan_unprotect: the one page of a frame writes to it; returns whether the frame was a stable one.
+ * scan_frame_large: its block is about to hold a large page, whose pages are then written, as far as the policy knows. */
+int scan_add_pages(dedupcore_pool *pool, uint64_t n_pages);
+void scan_page_written(dedupcore_pool *pool, uint64_t page);
+void scan_page_released(dedupcore_pool *pool, uint64_t page);
+void scan_frame_left(dedupcore_pool *pool, uint32_t frame, uint32_t left);
+int scan_unprotect(dedupcore_pool *pool, uint32_t frame);
+void scan_frame_large(dedupcore_pool *pool, uint32_t frame);
+int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
+void scan_close(dedupcore_pool *pool);
 
 static inline uint64_t pool_n_free(const dedupcore_pool *pool)
 {
@@ -79,6 +94,8 @@ static inline void pool_drop_ref(dedupcore_pool *pool, uint32_t frame)
 {
     const uint32_t left = --pool->refs[frame];
     pool->n_shared -= left == 1;
+    if (pool->scan)
+        scan_frame_left(pool, frame, left);
     if (left == 0) {
         pool_forget_zero(pool, frame);
         frames_free(&pool->frames, frame);

@@ -240,6 +240,8 @@ int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
         rc = check_bits(&pool->frames, flaw);
     if (rc == 0)
         rc = check_zero_frames(pool, flaw);
+    if (rc == 0 && pool->scan)
+        rc = scan_check(pool, flaw);
     region_unmap(&memory);
     region_unmap(&blocks);
     return rc;

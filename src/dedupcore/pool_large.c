@@ -9,6 +9,8 @@
 /* The range, whose pages are mapped to the block already, is a large page from now on. */
 static void make_large(dedupcore_pool *pool, pool_guest *guest, uint32_t range)
 {
+    for (uint64_t i = 0; pool->scan && i < DEDUPCORE_LARGE_PAGE; i++)
+        scan_page_written(pool, guest->first + (uint64_t)range * DEDUPCORE_LARGE_PAGE + i);
     guest->large[range] = 1;
     pool->blocks[*pool_range(guest, range) / DEDUPCORE_LARGE_PAGE].large++;
     guest->n_large++;
@@ -169,8 +171,11 @@ static int rebuild(dedupcore_pool *pool, pool_guest *guest, uint32_t range, uint
     } else if (state.present == 0 || state.shared > max_shared) {
         return 0;
     } else if (state.is_together && state.shared == 0) {
-        for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++)
+        for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++) {
             pool_forget_zero(pool, pages[i]); /* zero pages are counted where they are small */
+            if (pool->scan)
+                scan_frame_large(pool, pages[i]);
+        }
     } else {
         if (!frames_have_block(&pool->frames))
             return 0;

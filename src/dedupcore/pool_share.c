@@ -41,6 +41,8 @@ int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupco
     pool_groups groups;
     if (work)
         *work = (dedupcore_work){0};
+    if (pool->scan)
+        return DEDUPCORE_EINVAL;
     if (pool->frames.in_use == 0)
         return 0;
     const int rc = pool_group(&groups, pool, FRAMES_OF_SMALL, key);

@@ -11,11 +11,14 @@ from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
 from pagedup.sharing.lifetime import Lifetime, Volatility
 from pagedup.sharing.numa import NumaSaving, split_by_node
+from pagedup.sharing.policies import Dirty, DirtyCounts, Ksm, KsmScanCounts
 from pagedup.sharing.regions import RegionSummary, summarize_layout_regions, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
 __all__ = [
     "BreakStep",
+    "Dirty",
+    "DirtyCounts",
     "Duplicates",
     "Explanation",
     "FileShare",
@@ -23,9 +26,11 @@ __all__ = [
     "GuestSummary",
     "InPlace",
     "Isolation",
+    "Ksm",
     "KsmCounters",
     "KsmPace",
     "KsmPrediction",
+    "KsmScanCounts",
     "LargeHints",
     "LargePageCost",
     "Left",

@@ -463,6 +463,61 @@ int dedupcore_pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *
 
 void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
 
+/* --- sharing policies: the scanners of real systems, over a pool ---------------------------------------------------- */
+
+#define DEDUPCORE_POLICY_DIRTY 1u /* what was written, and nothing else: a dirty log says what */
+#define DEDUPCORE_POLICY_KSM 2u   /* Linux 6.18, mm/ksm.c */
+#define DEDUPCORE_POLICY_ESX 3u   /* Waldspurger, "Memory resource management in VMware ESX Server", OSDI 2002 */
+
+typedef struct {
+    uint32_t kind;             /* DEDUPCORE_POLICY_* */
+    uint32_t max_page_sharing; /* KSM: pages that one frame may have, 2 or more */
+    uint32_t use_zero_pages;   /* KSM: 0 or 1 */
+    uint32_t smart_scan;       /* KSM: 0 or 1 */
+    uint64_t seed;             /* ESX: of the order in which pages are looked at */
+} dedupcore_policy;
+
+/* Since the policy was set; and, from pages_stable on, now. Pages, unless it says frames. */
+typedef struct {
+    uint64_t full_scans;
+    uint64_t pages_scanned; /* that the original would have looked at */
+    uint64_t pages_skipped; /* by smart_scan */
+    uint64_t pages_hashed;  /* of these, that it would have read whole for a checksum or hash */
+    uint64_t stable_searches, unstable_searches; /* KSM: of its trees */
+    uint64_t hints_matched; /* ESX: times that a page's hash was that of a hint, */
+    uint64_t hints_stale;   /* of which the hint's page had changed, */
+    uint64_t collisions;    /* or held another content with the same hash */
+    uint64_t frames_hashed; /* that were really read for it, and */
+    uint64_t frames_compared;
+    uint64_t pages_stable;  /* mapped to stable frames */
+    uint64_t frames_stable; /* write-protected; zero frames apart */
+    uint64_t pages_settled; /* KSM: in the unstable tree, which are pages_unshared; ESX: hints */
+    uint64_t pages_items;   /* KSM: that it keeps an item for */
+    uint64_t pages_changed; /* that the scanner has yet to look at, or, KSM, takes for changing */
+} dedupcore_scan_counts;
+
+/*
+ * The pool shares by this policy from now on, and then by it alone: dedupcore_pool_share and dedupcore_pool_merge refuse
+ * (DEDUPCORE_EINVAL). It must have neither guests nor a policy.
+ *
+ * Takes 8.3 bytes a frame that was ever in use, 2 to 4 more a frame that is being shared or could be, and 5 a page of a guest.
+ * Errors: DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM; the pool is then as it was.
+ */
+int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);
+
+/*
+ * Lets the scanner go on for up to n_pages pages, as its original counts them. *ended becomes 1 if it met the end of the last
+ * guest, where it stops, and goes on with the first one at the next call; else 0.
+ * DIRTY: pages that were written, in ascending order, each merged with an equal one if there is any; zero pages are stored once
+ * apart. KSM: see its source and documentation; one call is one time that it wakes up.
+ * A page that was ever merged is written by copy on write even if its frame has no other page left, as in the originals.
+ * Errors: DEDUPCORE_EINVAL (no policy, or ESX).
+ */
+int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+
+/* All zero if the pool has no policy. */
+void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts);
+
 /* What dedupcore_pool_check found, and where: UINT32_MAX, UINT64_MAX for what it is not about. */
 typedef struct {
     const char *what; /* one line in English */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from pagedup.sharing.frame_pool.hints import LargeHints
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pagedup.sharing.policies import Policy, Scanner
+
 _MIN_FRAME, _MAX_FRAME = 8, 1 << 30
 _MAX_FRAMES = (1 << 32) - 1
 
@@ -28,6 +30,8 @@ class FramePool(Closing):
     Args:
         capacity: how many frames there are, 1 to 2**32 - 1.
         frame_size: bytes, a power of two from 8 to 2**30: 4096 or 2 MiB for pages of bytes, 8 for content names.
+        policy: how pages are shared when the pool scans: Ksm, Dirty. None: they are not, as on Hyper-V, but by `share`
+            and `merge`, which are for pools without a policy.
 
     Memory is taken when frames are: of frames of at least a page (of this machine's) what is in use is what is
     resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
@@ -40,13 +44,15 @@ class FramePool(Closing):
     Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
     """
 
-    def __init__(self, capacity: int, frame_size: int = 4096) -> None:
+    def __init__(self, capacity: int, frame_size: int = 4096, *, policy: Policy | None = None) -> None:
         n, size = operator.index(capacity), operator.index(frame_size)
         if not 1 <= n <= _MAX_FRAMES:
             raise ValueError(f"capacity is {n:,} frames; 1 to 2**32 - 1 are possible")
         if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
             raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
         self._pool = dedupcore.Pool(n, size)
+        self._policy = policy
+        self._scanner = policy.scanner(self._pool) if policy else None
         self._adding = threading.Lock()  # two new domains must not get one number
         self._domains: dict[Hashable, int] = {}
         self._guests: list[PoolGuest] = []
@@ -89,6 +95,8 @@ class FramePool(Closing):
         if not 1 <= n <= _MAX_FRAMES:
             raise ValueError(f"pages is {n:,}; a guest has 1 to 2**32 - 1")
         with self._adding:
+            if self._policy:
+                domain = self._policy.domain(domain, len(self._guests))
             number = self._domains.get(domain, len(self._domains))
             if number == dedupcore.MAX_DOMAINS:
                 raise ValueError(f"domain is {domain!r}: one more than the {dedupcore.MAX_DOMAINS:,} that are possible")
@@ -105,6 +113,28 @@ class FramePool(Closing):
         neighbours of one domain. Raises MemoryError, with nothing changed.
         """
         return self._pool.share()
+
+    def scan(self, seconds: float) -> None:
+        """Let the policy's scanner go on for so many seconds of simulated time; math.inf: to the end of its pass.
+
+        Runs on this thread, without the GIL; other calls may come in between. Interrupted, it stops between two pages,
+        with all that it has shared. Raises ValueError for a time that is none, and for a pool that has no policy.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"seconds is {seconds}; it must be 0 or more")
+        self._require_policy().scan(seconds)
+
+    def scan_counts(self) -> Any:
+        """The counters of the policy's original, by its names: KsmScanCounts, DirtyCounts.
+
+        Raises ValueError for a pool that has no policy.
+        """
+        return self._require_policy().counts()
+
+    def _require_policy(self) -> Scanner:
+        if self._scanner is None:
+            raise ValueError("the pool has no policy: give it one when it is made, such as policy=Ksm()")
+        return self._scanner
 
     def share_large(self) -> Work:
         """Store equal large pages once a domain: of those whose pages are all equal the one in the lowest frames stays.
