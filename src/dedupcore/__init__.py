@@ -2,7 +2,9 @@
 
 from dedupcore._dedupcore import (
     ABSENT,
+    LARGE_PAGE,
     MAX_DOMAINS,
+    MAX_LARGE_FRAME,
     MAX_ORDER,
     MIXED,
     NOISE,
@@ -33,7 +35,9 @@ from dedupcore.threads import available_threads
 
 __all__ = [
     "ABSENT",
+    "LARGE_PAGE",
     "MAX_DOMAINS",
+    "MAX_LARGE_FRAME",
     "MAX_ORDER",
     "MIXED",
     "NOISE",

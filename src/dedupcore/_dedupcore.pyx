@@ -11,11 +11,12 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from dedupcore cimport (
     DEDUPCORE_ABSENT, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
-    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_MAX_DOMAINS, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED,
-    DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM,
-    DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job,
-    dedupcore_key, dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result,
-    dedupcore_scan_counts, dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
+    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
+    DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE,
+    DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE,
+    dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
+    dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
+    dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
 )
 
 import os
@@ -75,6 +76,14 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended)
     int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended)
     void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts)
+    int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest)
+    const uint8_t *dedupcore_pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges)
+    int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, size_t *wrong)
+    int dedupcore_pool_rebuild_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
+                                     uint32_t max_shared, uint8_t *rebuilt, size_t *wrong)
+    int dedupcore_pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
+    int dedupcore_pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
+                                   size_t n, dedupcore_work *work)
 
 
 cdef extern from *:
@@ -189,6 +198,12 @@ cdef extern from *:
         .pool_scan = dedupcore_pool_scan,
         .pool_scan_guest = dedupcore_pool_scan_guest,
         .pool_scan_count = dedupcore_pool_scan_count,
+        .pool_use_large = dedupcore_pool_use_large,
+        .pool_large = dedupcore_pool_large,
+        .pool_break_large = dedupcore_pool_break_large,
+        .pool_rebuild_large = dedupcore_pool_rebuild_large,
+        .pool_share_large = dedupcore_pool_share_large,
+        .pool_large_hints = dedupcore_pool_large_hints,
     };
     """
     ctypedef struct task_queue:
@@ -668,6 +683,13 @@ def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned text
 
 ABSENT = DEDUPCORE_ABSENT
 MAX_DOMAINS = DEDUPCORE_MAX_DOMAINS
+LARGE_PAGE = DEDUPCORE_LARGE_PAGE
+MAX_LARGE_FRAME = DEDUPCORE_MAX_LARGE_FRAME
+
+
+cdef _work(const dedupcore_work *work):
+    return Work(work.frames_signed, work.bytes_signed, work.frames_hashed, work.bytes_hashed, work.frames_compared,
+                work.bytes_compared, work.frames_not_read)
 
 
 class PoolCounts(NamedTuple):
@@ -685,6 +707,9 @@ class PoolCounts(NamedTuple):
     cow_breaks: int
     pages_merged: int
     pages_released: int
+    large_pages: int
+    large_breaks: int
+    large_rebuilds: int
 
 
 class ScanCounts(NamedTuple):
@@ -797,13 +822,18 @@ cdef class Pool:
             raise ValueError("the pool is closed")
         return 0
 
-    def add_guest(self, uint64_t pages, uint32_t domain):
-        """Add a guest of so many pages, all absent; returns its number: 0, 1, and so on."""
+    def add_guest(self, uint64_t pages, uint32_t domain, bint large=False):
+        """Add a guest of so many pages, all absent; returns its number: 0, 1, and so on. large: uses large pages."""
         cdef uint32_t guest = 0
         cdef int rc
+        if large and self.frame_size > DEDUPCORE_MAX_LARGE_FRAME:
+            raise ValueError(f"frame_size is {self.frame_size}; there are large pages of frames of at most"
+                             f" {DEDUPCORE_MAX_LARGE_FRAME} bytes")
         self._begin_write()
         with nogil:
             rc = dedupcore_pool_add_guest(self.pool, pages, domain, &guest)
+            if rc == 0 and large:
+                rc = dedupcore_pool_use_large(self.pool, guest)
             pthread_rwlock_unlock(&self.lock)
         if rc == DEDUPCORE_EINVAL:
             raise ValueError(f"pages is {pages} and domain {domain}; a guest has at least 1 page, and a domain below"
@@ -877,8 +907,63 @@ cdef class Pool:
         if rc == DEDUPCORE_EINVAL:
             raise ValueError("the pool shares by its policy: let it scan")
         _check(rc)
-        return Work(work.frames_signed, work.bytes_signed, work.frames_hashed, work.bytes_hashed, work.frames_compared,
-                    work.bytes_compared, work.frames_not_read)
+        return _work(&work)
+
+    def break_large(self, uint32_t guest, const uint32_t[::1] ranges):
+        """Large pages of the guest become small ones; see dedupcore_pool_break_large in dedupcore.h."""
+        cdef size_t n = ranges.shape[0], wrong = 0
+        cdef int rc
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_break_large(self.pool, guest, &ranges[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain_ranges(rc, guest, ranges, wrong, "no large page")
+
+    def rebuild_large(self, uint32_t guest, const uint32_t[::1] ranges, uint32_t max_shared, uint8_t[::1] rebuilt):
+        """Ranges of small pages become large pages; see dedupcore_pool_rebuild_large in dedupcore.h."""
+        cdef size_t n = ranges.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>rebuilt.shape[0] != n:
+            raise ValueError(f"rebuilt has {rebuilt.shape[0]} items, but ranges {n}")
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_rebuild_large(self.pool, guest, &ranges[0] if n else NULL, n, max_shared,
+                                              &rebuilt[0] if n else NULL, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain_ranges(rc, guest, ranges, wrong, "a large page already")
+
+    def share_large(self):
+        """Store equal large pages once a domain; see dedupcore_pool_share_large in dedupcore.h. Returns the Work."""
+        cdef dedupcore_key key
+        cdef dedupcore_work work
+        cdef int rc
+        _take_key(&key)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_share_large(self.pool, &key, &work)
+            pthread_rwlock_unlock(&self.lock)
+        _check(rc)
+        return _work(&work)
+
+    def large_hints(self):
+        """A dedupcore_large_hint for each large page, as bytes; see dedupcore_pool_large_hints in dedupcore.h."""
+        cdef dedupcore_key key
+        cdef dedupcore_pool_counts c
+        cdef dedupcore_large_hint *hints = NULL
+        cdef int rc = DEDUPCORE_ENOMEM
+        _take_key(&key)
+        self._begin_read()
+        with nogil:
+            dedupcore_pool_count(self.pool, &c)
+            hints = <dedupcore_large_hint *>calloc(c.large_pages + 1, sizeof(dedupcore_large_hint))
+            if hints:
+                rc = dedupcore_pool_large_hints(self.pool, &key, hints, c.large_pages, NULL)
+            pthread_rwlock_unlock(&self.lock)
+        try:
+            _check(rc)
+            return (<char *>hints)[:c.large_pages * sizeof(dedupcore_large_hint)]
+        finally:
+            free(hints)
 
     def set_policy(self, kind, *, uint32_t max_page_sharing=2, bint use_zero_pages=False, bint smart_scan=False,
                    uint64_t seed=0):
@@ -967,6 +1052,7 @@ cdef class Pool:
             c.capacity, c.in_use, c.pages_present, c.zero_frames,
             c.zero_pages, c.pages_shared, c.pages_sharing, c.pages_unshared,
             c.first_touches, c.cow_breaks, c.pages_merged, c.pages_released,
+            c.large_pages, c.large_breaks, c.large_rebuilds,
         )
 
     def check(self):
@@ -1003,6 +1089,17 @@ cdef class Pool:
             raise ValueError(f"the pool has no guest {guest}")
         return _PoolView(self, <size_t>at, pages * sizeof(uint32_t))
 
+    def large(self, uint32_t guest):
+        """For each range of the guest 1 if it is a large page, else 0, a read-only buffer of bytes; as `table`."""
+        cdef const uint8_t *at
+        cdef uint64_t ranges = 0
+        self._begin_read()
+        at = dedupcore_pool_large(self.pool, guest, &ranges)
+        pthread_rwlock_unlock(&self.lock)
+        if not at:
+            raise ValueError(f"the pool has no guest {guest}")
+        return _PoolView(self, <size_t>at, ranges)
+
     def close(self):
         """No more calls. Its memory goes back now, or with the last view of it; closing again does nothing."""
         with nogil:
@@ -1037,6 +1134,20 @@ cdef class Pool:
             if gpns[i] == gpns[wrong]:
                 raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, and so is gpns[{i}]; a page can be in a batch once")
         raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, but the guest has fewer pages")
+
+    cdef int _explain_ranges(self, int rc, uint32_t guest, const uint32_t[::1] ranges, size_t wrong, what) except -1:
+        """Raise for what a batch of ranges was refused for: if nothing else, for `what` they are."""
+        cdef size_t i
+        if rc != DEDUPCORE_EINVAL:
+            return _check(rc)
+        if wrong >= <size_t>ranges.shape[0]:
+            raise ValueError(f"the pool has no guest {guest}")
+        for i in range(wrong):
+            if ranges[i] == ranges[wrong]:
+                raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, and so is ranges[{i}]; each can be there once")
+        if ranges[wrong] >= <size_t>(<_PoolView>self.large(guest)).size:
+            raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, but the guest has fewer ranges")
+        raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, which is {what}")
 
 
 cdef class _PoolView:

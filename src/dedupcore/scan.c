@@ -138,6 +138,12 @@ int scan_unprotect(dedupcore_pool *pool, uint32_t frame)
     return 1;
 }
 
+void scan_frame_large(dedupcore_pool *pool, uint32_t frame)
+{
+    if (!scan_unprotect(pool, frame) && scan_is_loose(pool->scan, frame))
+        scan_forget(pool, frame);
+}
+
 /* --- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The hash of what the frame holds, 0 for zero bytes. All of it is read, so all of the next one is fetched meanwhile. */

@@ -4,7 +4,7 @@ from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain
 from pagedup.sharing.find import find_duplicates
 from pagedup.sharing.find_names import find_duplicate_names
-from pagedup.sharing.frame_pool import FramePool, PoolGuest
+from pagedup.sharing.frame_pool import FramePool, LargeHints, PoolGuest
 from pagedup.sharing.in_place import InPlace, Left, allocate, share_in_place
 from pagedup.sharing.isolation import Isolation, isolation_cost
 from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
@@ -33,6 +33,7 @@ __all__ = [
     "KsmPace",
     "KsmPrediction",
     "KsmScanCounts",
+    "LargeHints",
     "LargePageCost",
     "Left",
     "Lifetime",

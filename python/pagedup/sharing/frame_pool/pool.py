@@ -13,6 +13,7 @@ import dedupcore
 from dedupcore import PoolCounts, Work
 from pagedup.memory.closing import Closing
 from pagedup.sharing.frame_pool.guest import PoolGuest
+from pagedup.sharing.frame_pool.hints import LargeHints
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +37,9 @@ class FramePool(Closing):
     resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
     but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, and 4.2 a page of a guest.
 
-    Threads: `guest.read`, `counts` and `check` may run side by side; other calls wait for each other. Views of the
-    memory and of page tables wait for nobody: whoever reads them while another thread writes sees neither before nor
-    after. A child after os.fork has a copy of its own, whole if no call was under way.
+    Threads: `guest.read`, `large_hints`, `counts` and `check` may run side by side; other calls wait for each other.
+    Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes sees neither
+    before nor after. A child after os.fork has a copy of its own, whole if no call was under way.
 
     Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
     """
@@ -80,11 +81,15 @@ class FramePool(Closing):
         """Uint8 ndarray (capacity, frame_size), a read-only view: all frames, free ones zero. It changes as they do."""
         return np.asarray(memoryview(self._pool.memory())).reshape(self.capacity, self.frame_size)
 
-    def add_guest(self, pages: int, *, domain: Hashable = None) -> PoolGuest:
+    def add_guest(self, pages: int, *, domain: Hashable = None, large_pages: bool = False) -> PoolGuest:
         """Add a guest of so many pages, all absent. Only guests of equal domains ever share a frame.
 
+        large_pages: the first touch of each range of 512 pages makes it a large page (see PoolGuest), where a block of
+        512 frames is free. Any guest can have large pages by `rebuild_large`.
+
         Takes 4 bytes a page. Raises ValueError for a number of pages out of range (all guests together have at most
-        2**32 - 1), for more than 65,536 different domains, and for a closed pool; MemoryError.
+        2**32 - 1), for more than 65,536 different domains, for large pages of frames above 2 MiB, and for a closed
+        pool; MemoryError.
         """
         n = operator.index(pages)
         if not 1 <= n <= _MAX_FRAMES:
@@ -95,7 +100,7 @@ class FramePool(Closing):
             number = self._domains.get(domain, len(self._domains))
             if number == dedupcore.MAX_DOMAINS:
                 raise ValueError(f"domain is {domain!r}: one more than the {dedupcore.MAX_DOMAINS:,} that are possible")
-            guest = PoolGuest(self._pool, self._pool.add_guest(n, number), n, domain)
+            guest = PoolGuest(self._pool, self._pool.add_guest(n, number, large_pages), n, domain)
             self._domains[domain] = number
             self._guests.append(guest)
         return guest
@@ -131,6 +136,20 @@ class FramePool(Closing):
             raise ValueError("the pool has no policy: give it one when it is made, such as policy=Ksm()")
         return self._scanner
 
+    def share_large(self) -> Work:
+        """Store equal large pages once a domain: of those whose pages are all equal the one in the lowest frames stays.
+
+        Returns what finding them took, and is else as `share`, which never moves the pages of large ones.
+        """
+        return self._pool.share_large()
+
+    def large_hints(self) -> LargeHints:
+        """What `share` would find in large pages if they were broken, exactly; breaks none.
+
+        Groups all frames in use, and takes as much memory as `share`. Raises MemoryError.
+        """
+        return LargeHints.of_bytes(self._pool.large_hints())
+
     def counts(self) -> PoolCounts:
         """What the pool holds, and what happened since it was made; frames, unless it says pages.
 
@@ -138,15 +157,18 @@ class FramePool(Closing):
         pages as far as sharing has found out, and the pages mapped there; apart from the next three. pages_shared:
         frames that several pages are mapped to; pages_sharing: how many pages more than these, which is what is saved;
         pages_unshared: frames of one page. first_touches, cow_breaks: pages that got a frame at a write, having none or
-        a shared one. pages_merged: pages that moved to an equal frame. pages_released: pages released.
+        a shared one. pages_merged: pages that moved to an equal frame. pages_released: pages released. large_pages:
+        that there are, each of them 512 pages in the numbers before; large_breaks, large_rebuilds: of them, by a
+        call, a write or a release.
         """
         return self._pool.count()
 
     def check(self) -> None:
         """Prove that the pool is as it says; raises RuntimeError, which names the first flaw, if it is not.
 
-        Each page's frame is in use and of its domain; each frame is mapped as often as counted; free frames are zero,
-        and are found; the counters are right. Reads everything.
+        Each page's frame is in use and of its domain; each frame is mapped as often as counted; large pages lie in one
+        block of frames, where no small page was moved to; free frames are zero, and are found; the counters are right.
+        Reads everything.
         """
         self._pool.check()
 
