@@ -3,7 +3,7 @@
 TYPE_CHECKING = False  # as that of typing, which takes its time to import
 
 if TYPE_CHECKING:
-    from pagedup.memory import Extent, Source, ZeroExtent, open_sources
+    from pagedup.memory import DirtyLog, Extent, Source, ZeroExtent, open_sources
     from pagedup.sharing import (
         Duplicates,
         FramePool,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "DirtyLog",
     "Duplicates",
     "Extent",
     "FramePool",
