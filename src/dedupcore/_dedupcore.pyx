@@ -892,6 +892,8 @@ cdef class Pool:
         if rc == DEDUPCORE_EINVAL and wrong < n:
             raise ValueError(f"gpns[{wrong}] is {gpns[wrong]} and into[{wrong}] {into[wrong]}: no present page of the"
                              " guest, one for the second time, or no frame in use of its domain")
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has no guest {guest}, or shares by its policy: let it scan")
         self._explain(rc, guest, gpns, wrong, "")
 
     def share(self):
@@ -942,6 +944,8 @@ cdef class Pool:
         with nogil:
             rc = dedupcore_pool_share_large(self.pool, &key, &work)
             pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("the pool shares by its policy: let it scan")
         _check(rc)
         return _work(&work)
 

@@ -2,6 +2,7 @@
 #include "scan.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key)
 {
@@ -92,7 +93,7 @@ void scan_page_released(dedupcore_pool *pool, uint64_t page)
 {
     scan *s = pool->scan;
     const uint8_t age = s->pages[page] & AGE_MASK;
-    if (age == NO_ITEM)
+    if (age == NO_ITEM || s->policy.kind != DEDUPCORE_POLICY_KSM)
         scan_set(s, page, PAGE_ABSENT, 0);
     else
         scan_set(s, page, PAGE_LEFT, age);
@@ -144,6 +145,38 @@ void scan_frame_large(dedupcore_pool *pool, uint32_t frame)
         scan_forget(pool, frame);
 }
 
+void scan_large_broken(dedupcore_pool *pool, uint64_t page)
+{
+    scan *s = pool->scan;
+    if (s->policy.kind != DEDUPCORE_POLICY_ESX)
+        return;
+    for (uint64_t i = page; i < page + DEDUPCORE_LARGE_PAGE; i++) {
+        if ((s->pages[i] & AGE_MASK) == HINTED && s->pages[i])
+            scan_set(s, i, PAGE_CHANGED, NO_ITEM);
+    }
+}
+
+void scan_break_large(dedupcore_pool *pool, uint32_t number, uint32_t range)
+{
+    const scan *s = pool->scan;
+    pool_guest *guest = pool->guests + number;
+    const uint32_t first = range * DEDUPCORE_LARGE_PAGE;
+    const size_t most = look_most(pool->frames.frame_size);
+    uint32_t hinted[DEDUPCORE_LARGE_PAGE];
+    size_t n = 0;
+    for (uint32_t gpn = first; gpn < first + DEDUPCORE_LARGE_PAGE; gpn++) {
+        const uint8_t page = s->pages[guest->first + gpn];
+        if (s->policy.kind == DEDUPCORE_POLICY_ESX && page && (page & AGE_MASK) == HINTED)
+            hinted[n++] = gpn;
+    }
+    pool_break_large(pool, guest, first);
+    for (size_t at = 0; at < n; at += most) {
+        look batch = {.guest = number, .n = n - at < most ? n - at : most};
+        memcpy(batch.gpns, hinted + at, batch.n * sizeof *hinted);
+        scan_esx_again(pool, &batch);
+    }
+}
+
 /* --- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The hash of what the frame holds, 0 for zero bytes. All of it is read, so all of the next one is fetched meanwhile. */
@@ -190,14 +223,38 @@ void scan_forget(dedupcore_pool *pool, uint32_t frame)
     index_flip(index->loose, frame);
 }
 
+static pool_guest *guest_of(const dedupcore_pool *pool, uint64_t page)
+{
+    size_t low = 0, high = pool->n_guests;
+    while (high - low > 1) {
+        const size_t middle = (low + high) / 2;
+        if (pool->guests[middle].first <= page)
+            low = middle;
+        else
+            high = middle;
+    }
+    return pool->guests + low;
+}
+
+static void break_if_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
+{
+    if (pool_is_large(guest, gpn))
+        pool_break_large(pool, guest, gpn);
+}
+
 void scan_merge(dedupcore_pool *pool, uint32_t number, uint32_t gpn, uint32_t into)
 {
     scan *s = pool->scan;
     pool_guest *guest = pool->guests + number;
     const uint64_t page = guest->first + gpn;
     const uint32_t from = guest->table[gpn];
+    break_if_large(pool, guest, gpn);
     if (scan_is_loose(s, into)) { /* its tag, and so its chain, stays */
         const uint32_t owner = s->index.links[into].who;
+        if (pool_holds_large(pool, into)) {
+            pool_guest *other = guest_of(pool, owner);
+            break_if_large(pool, other, (uint32_t)(owner - other->first));
+        }
         index_flip(s->index.loose, into);
         index_flip(s->index.stable, into);
         s->index.links[into].who = s->tags[owner];
@@ -220,6 +277,7 @@ void scan_merge_zero(dedupcore_pool *pool, uint32_t number, uint32_t gpn)
     const uint64_t page = guest->first + gpn;
     const uint32_t from = guest->table[gpn];
     uint32_t *zero = pool->zero_frames + guest->domain;
+    break_if_large(pool, guest, gpn);
     if (*zero == DEDUPCORE_ABSENT) {
         if (scan_is_loose(s, from))
             scan_forget(pool, from);

@@ -23,9 +23,12 @@ typedef enum {
     PAGE_STABLE,  /* mapped to a stable frame */
     PAGE_ZERO,    /* mapped to the zero frame of its domain */
     PAGE_LEFT,    /* KSM: has no frame any more, but an item until the scanner comes by */
-    PAGE_COLLIDED, /* ESX: not to be shared, for the hash of its content is another's */
+    PAGE_COLLIDED, /* ESX: not shared, for the hash of its content is another's */
     PAGE_STATES,
 } page_state;
+
+/* In a large page ESX makes hints of its pages, but nobody finds them: busy ones, in no chain, with HINTED below. */
+enum { HINTED = 0 };
 
 /*
  * In the lower bits: how often KSM's smart_scan has seen the page, as far as it matters: visits 13 to 21
@@ -137,7 +140,10 @@ void scan_loosen(dedupcore_pool *pool, uint64_t page, uint32_t frame);
 /* Takes a loose frame out of the index. */
 void scan_forget(dedupcore_pool *pool, uint32_t frame);
 
-/* Maps a page, whose frame holds the same, to another frame: a stable one that has room, or a loose one, which becomes stable. */
+/*
+ * Maps a page, whose frame holds the same, to another frame: a stable one that has room, or a loose one, which becomes stable.
+ * Large pages that one of them is in are broken.
+ */
 void scan_merge(dedupcore_pool *pool, uint32_t guest, uint32_t gpn, uint32_t into);
 
 /* The tag of the hash of what a frame of the domain holds: equal contents of other domains have other tags. */
@@ -146,7 +152,7 @@ static inline uint32_t scan_tag_of(uint16_t domain, uint64_t hash)
     return (uint32_t)(hash >> 32) ^ domain * UINT32_C(0x9e3779b1);
 }
 
-/* Maps a page, whose frame is zero, to the zero frame of its domain. */
+/* Maps a page, whose frame is zero, to the zero frame of its domain. A large page that it is in is broken. */
 void scan_merge_zero(dedupcore_pool *pool, uint32_t guest, uint32_t gpn);
 
 /* --- looking at pages -------------------------------------------------------------------------------------------- */
@@ -172,5 +178,8 @@ void look_prepare(const dedupcore_pool *pool, look *at);
 /* Each looks at up to so many pages from where it is, and returns whether it met the end of the last guest. */
 int scan_ksm(dedupcore_pool *pool, uint64_t n_pages);
 int scan_dirty(dedupcore_pool *pool, uint64_t n_pages);
+
+/* Looks again at pages whose large page was broken, in ascending order; n is LOOK_MOST at the most. */
+void scan_esx_again(dedupcore_pool *pool, look *batch);
 
 #endif

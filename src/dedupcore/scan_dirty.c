@@ -11,8 +11,6 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     const uint32_t guest = batch->guest, gpn = batch->gpns[i], tag = batch->tags[i];
     const uint64_t page = pool->guests[guest].first + gpn;
     const uint32_t frame = pool->guests[guest].table[gpn];
-    if (pool_holds_large(pool, frame))
-        return; /* stays a changed one, to be looked at when the large page is broken */
     if (scan_is_loose(s, frame)) /* for what it held before */
         scan_forget(pool, frame);
     s->tags[page] = tag;

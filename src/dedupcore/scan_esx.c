@@ -7,6 +7,8 @@
  * write-protected, and so it may be another page by now. It is hashed again when its hash is met: if it has changed, the hint
  * is dropped; if not, and the contents are equal, both pages share one frame from then on. Contents that differ under one hash
  * are not shared. Looking again at a hint that was not written finds nothing, and is only counted.
+ *
+ * Pages of large pages are hashed and remembered, too, but not shared: when a large page is broken, they are looked at again.
  */
 #include "random.h"
 #include "scan.h"
@@ -51,6 +53,10 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     if (scan_is_loose(s, frame)) /* a hint of what it held before */
         scan_forget(pool, frame);
     s->tags[page] = tag;
+    if (pool_is_large(guest, gpn)) {
+        scan_set(s, page, PAGE_BUSY, HINTED);
+        return;
+    }
     for (uint32_t g = *index_head(&s->index, tag), next; g != DEDUPCORE_ABSENT; g = next) {
         next = s->index.links[g].next;
         if (index_tag(&s->index, s->tags, g) != tag)
@@ -79,6 +85,14 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     scan_loosen(pool, page, frame);
 }
 
+void scan_esx_again(dedupcore_pool *pool, look *batch)
+{
+    look_prepare(pool, batch);
+    for (size_t i = 0; i < batch->n; i++)
+        look_at(pool, batch, i);
+    pool->scan->done.pages_hashed += batch->n;
+}
+
 /* Takes the next pages of the guest's order that have to be looked at; *left: how many of the order are still to be taken. */
 static void take_pages(dedupcore_pool *pool, const order *o, look *batch, uint64_t most, uint64_t *left)
 {
@@ -98,7 +112,7 @@ static void take_pages(dedupcore_pool *pool, const order *o, look *batch, uint64
         const page_state state = scan_state(s, guest->first + ahead[i]);
         s->done.pages_scanned += state != PAGE_ABSENT;
         s->done.pages_hashed += state != PAGE_ABSENT && state != PAGE_STABLE;
-        if (state == PAGE_CHANGED || state == PAGE_BUSY)
+        if (state == PAGE_CHANGED || state == PAGE_COLLIDED)
             batch->gpns[batch->n++] = (uint32_t)ahead[i];
     }
     guest->looked += most;

@@ -66,8 +66,6 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
     const uint32_t gpn = batch->gpns[i], tag = batch->tags[i], frame = guest->table[gpn];
     const uint64_t page = guest->first + gpn;
     uint8_t age = s->pages[page] & AGE_MASK;
-    if (pool_holds_large(pool, frame))
-        return; /* stays a changed one, to be looked at when the large page is broken */
     if (scan_state(s, page) == PAGE_CHANGED) {
         if (scan_is_loose(s, frame)) /* for what it held before */
             scan_forget(pool, frame);

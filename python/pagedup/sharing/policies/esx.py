@@ -58,8 +58,9 @@ class Esx(Policy):
         share_scan_time: Mem.ShareScanTime, minutes in which a guest is scanned once.
         share_scan_ghz: Mem.ShareScanGHz, MB (2**20 bytes) a second that are scanned per GHz of the host.
         share_rate_max: Mem.ShareRateMax, pages a second and guest.
-        share_force_salting: Mem.ShareForceSalting. 0: all guests share, whatever their domain; 1: those of one domain,
-            which is the salt; 2: each with itself alone.
+        share_force_salting: Mem.ShareForceSalting. 0: all guests share, whatever their domain, which is the salt; 1:
+            those of equal salts, those without one (None) together; 2: those of equal salts, those without one each
+            with itself alone (VMware's KB 2097593).
         seed: of the random order of pages.
 
     Raises ValueError for settings out of range.
@@ -83,7 +84,9 @@ class Esx(Policy):
 
     def domain(self, given: Hashable, guest: int) -> Hashable:
         """The domain of a guest by its salt."""
-        return (None, given, guest)[self.share_force_salting]
+        if self.share_force_salting == 0:
+            return None
+        return ("alone", guest) if given is None and self.share_force_salting == 2 else given
 
     def rates(self, pages: list[int], page_size: int = _PAGE) -> list[float]:
         """Pages a second of guests that have so many pages each, of page_size bytes."""
