@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -63,8 +63,8 @@ def _names(settings: Settings) -> Iterator[Outcome]:
         settings.say("sharing the names of 50 guests")
         with FramePool(n * _GUESTS + n, _NAME, policy=Dirty()) as pool:
             everything = np.arange(n, dtype=np.uint32)
-            for guest in range(_GUESTS):
-                pool.add_guest(n).write(everything, guest_names(n, guest))
+            for number in range(_GUESTS):
+                pool.add_guest(n).write(everything, guest_names(n, number))
             seconds = seconds_of(partial(pool.scan, math.inf))
             first.append(n * _GUESTS / seconds / _NAMES)
             _write_some(pool, turn, lambda dice, k: dice.integers(1 << 50, 1 << 60, k, np.uint64))
@@ -121,5 +121,5 @@ def _filled(memory: Bytes) -> FramePool:
 
 
 def _load(settings: Settings) -> Bytes:
-    paths: Sequence[Any] = settings.dump_paths()
+    paths = settings.dump_paths()
     return realram.load(paths[:1] if settings.quick else paths, huge=settings.huge).memory
