@@ -940,6 +940,8 @@ cdef class Pool:
         with nogil:
             rc = dedupcore_pool_share_large(self.pool, &key, &work)
             pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("the pool shares by its policy: let it scan")
         _check(rc)
         return _work(&work)
 
