@@ -42,7 +42,7 @@ int dedupcore_pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, d
     pool_groups groups;
     if (work)
         *work = (dedupcore_work){0};
-    if (pool->scan)
+    if (pool->scan) /* which of its frames have several pages is the policy's business */
         return DEDUPCORE_EINVAL;
     if (pool->n_large == 0)
         return 0;

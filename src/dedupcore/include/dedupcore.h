@@ -497,8 +497,8 @@ typedef struct {
 } dedupcore_scan_counts;
 
 /*
- * The pool shares by this policy from now on, and then by it alone: dedupcore_pool_share and dedupcore_pool_merge refuse
- * (DEDUPCORE_EINVAL). It must have neither guests nor a policy.
+ * The pool shares by this policy from now on, and then by it alone: dedupcore_pool_share, dedupcore_pool_share_large and
+ * dedupcore_pool_merge refuse (DEDUPCORE_EINVAL). It must have neither guests nor a policy.
  *
  * Takes 8.3 bytes a frame that was ever in use, 2 to 4 more a frame that is being shared or could be, and 5 a page of a guest.
  * Errors: DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM; the pool is then as it was.

@@ -139,7 +139,8 @@ class FramePool(Closing):
     def share_large(self) -> Work:
         """Store equal large pages once a domain: of those whose pages are all equal the one in the lowest frames stays.
 
-        Returns what finding them took, and is else as `share`, which never moves the pages of large ones.
+        Returns what finding them took, and is else as `share`, which never moves the pages of large ones: for pools
+        without a policy.
         """
         return self._pool.share_large()
 
