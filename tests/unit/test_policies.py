@@ -299,6 +299,20 @@ def test_salting(salting: int, frames: int) -> None:
         pool.check()
 
 
+@pytest.mark.parametrize("policy", [Dirty(), Ksm(), *(Esx(cpu_ghz=40, seed=seed) for seed in range(8))], ids=repr)
+def test_a_page_written_as_it_was_that_another_finds_first(policy: Policy) -> None:
+    """It is not moved a second time, to where it is."""
+    with FramePool(10, 8, policy=policy) as pool:
+        guest = pool.add_guest(2)
+        for gpns in ([1], [0, 1]):
+            guest.write(gpns, np.full(len(gpns), 7, np.uint64))
+            for _ in range(3):
+                pool.scan(math.inf)
+        counts = pool.counts()
+        assert (counts.in_use, counts.pages_merged) == (1, 1)
+        pool.check()
+
+
 # --- large pages -----------------------------------------------------------------------------------------------------
 
 
