@@ -188,6 +188,7 @@ cdef extern from "dedupcore_api.h":
         int (*pool_check)(const dedupcore_pool *, dedupcore_flaw *) noexcept nogil
         int (*pool_set_policy)(dedupcore_pool *, const dedupcore_policy *, const dedupcore_key *) noexcept nogil
         int (*pool_scan)(dedupcore_pool *, uint64_t, int *) noexcept nogil
+        int (*pool_scan_guest)(dedupcore_pool *, uint32_t, uint64_t *, int *) noexcept nogil
         void (*pool_scan_count)(const dedupcore_pool *, dedupcore_scan_counts *) noexcept nogil
         int (*pool_use_large)(dedupcore_pool *, uint32_t) noexcept nogil
         const uint8_t *(*pool_large)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
@@ -381,6 +382,10 @@ cdef inline int pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *po
 
 cdef inline int pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended) noexcept nogil:
     return dedupcore_table.pool_scan(pool, n_pages, ended)
+
+
+cdef inline int pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended) noexcept nogil:
+    return dedupcore_table.pool_scan_guest(pool, guest, n_pages, ended)
 
 
 cdef inline void pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts) noexcept nogil:

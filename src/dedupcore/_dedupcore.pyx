@@ -74,6 +74,7 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key)
     int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended)
+    int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended)
     void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts)
     int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest)
     const uint8_t *dedupcore_pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges)
@@ -195,6 +196,7 @@ cdef extern from *:
         .pool_check = dedupcore_pool_check,
         .pool_set_policy = dedupcore_pool_set_policy,
         .pool_scan = dedupcore_pool_scan,
+        .pool_scan_guest = dedupcore_pool_scan_guest,
         .pool_scan_count = dedupcore_pool_scan_count,
         .pool_use_large = dedupcore_pool_use_large,
         .pool_large = dedupcore_pool_large,
@@ -890,6 +892,8 @@ cdef class Pool:
         if rc == DEDUPCORE_EINVAL and wrong < n:
             raise ValueError(f"gpns[{wrong}] is {gpns[wrong]} and into[{wrong}] {into[wrong]}: no present page of the"
                              " guest, one for the second time, or no frame in use of its domain")
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has no guest {guest}, or shares by its policy: let it scan")
         self._explain(rc, guest, gpns, wrong, "")
 
     def share(self):
@@ -1006,6 +1010,26 @@ cdef class Pool:
             _check(rc)
             PyErr_CheckSignals()
         return wakes
+
+    def scan_guest(self, uint32_t guest, uint64_t n_pages, bint to_end=False):
+        """Look at so many more pages of the guest; see dedupcore_pool_scan_guest in dedupcore.h.
+
+        to_end: not farther than to the end of its pass. Other calls may come in between; what a signal handler raises
+        ends the call early.
+        """
+        cdef int rc = 0, ended = 0
+        cdef uint64_t slice, left
+        while n_pages and not (ended and to_end):
+            slice = left = min(n_pages, <uint64_t>1 << 14)
+            self._begin_write()
+            with nogil:
+                rc = dedupcore_pool_scan_guest(self.pool, guest, &left, &ended)
+                pthread_rwlock_unlock(&self.lock)
+            if rc == DEDUPCORE_EINVAL:
+                raise ValueError(f"the pool has no guest {guest}, or no policy that looks at one guest")
+            _check(rc)
+            n_pages -= slice - left
+            PyErr_CheckSignals()
 
     def scan_count(self):
         """What the policy did and found, as ScanCounts; all zero if there is none."""

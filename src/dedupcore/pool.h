@@ -11,6 +11,7 @@ typedef struct {
     uint8_t *large;   /* [n_pages / DEDUPCORE_LARGE_PAGE + 1] 1: these pages are a large one; the last range may be short */
     uint64_t n_pages;
     uint64_t first; /* page 0 is page so many of all guests' */
+    uint64_t looked, passes; /* of the policy esx: pages in this pass, and passes before it */
     uint16_t domain;
     uint64_t n_large;
     uint8_t wants_large; /* 1: the first touch of a range makes it a large page */
@@ -47,13 +48,16 @@ struct dedupcore_pool {
 
 /* What the policy is told of: see scan.c. `left`: the pages that a frame still has. A page is written, or released, with its
  * frame changed already. scan_unprotect: the one page of a frame writes to it; returns whether the frame was a stable one.
- * scan_frame_large: its block is about to hold a large page, whose pages are then written, as far as the policy knows. */
+ * scan_frame_large: its block is about to hold a large page, whose pages are then written, as far as the policy knows.
+ * scan_large_broken: the large page that begins there was. scan_break_large: breaks one, and does what is due then. */
 int scan_add_pages(dedupcore_pool *pool, uint64_t n_pages);
 void scan_page_written(dedupcore_pool *pool, uint64_t page);
 void scan_page_released(dedupcore_pool *pool, uint64_t page);
 void scan_frame_left(dedupcore_pool *pool, uint32_t frame, uint32_t left);
 int scan_unprotect(dedupcore_pool *pool, uint32_t frame);
 void scan_frame_large(dedupcore_pool *pool, uint32_t frame);
+void scan_large_broken(dedupcore_pool *pool, uint64_t page);
+void scan_break_large(dedupcore_pool *pool, uint32_t guest, uint32_t range);
 int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
 void scan_close(dedupcore_pool *pool);
 
@@ -165,6 +169,8 @@ static inline void pool_break_large(dedupcore_pool *pool, pool_guest *guest, uin
     guest->n_large--;
     pool->n_large--;
     pool->large_breaks++;
+    if (pool->scan)
+        scan_large_broken(pool, guest->first + gpn / DEDUPCORE_LARGE_PAGE * DEDUPCORE_LARGE_PAGE);
 }
 
 #endif

@@ -123,8 +123,13 @@ int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t number, const uint
     pool_guest *guest = pool->guests + number;
     if (!are_ranges(pool, guest, ranges, n, 1, wrong))
         return DEDUPCORE_EINVAL;
-    for (size_t i = 0; i < n; i++)
-        pool_break_large(pool, guest, ranges[i] * DEDUPCORE_LARGE_PAGE);
+    for (size_t i = 0; i < n; i++) {
+        if (pool->scan)
+            scan_break_large(pool, number, ranges[i]);
+        else
+            pool_break_large(pool, guest, ranges[i] * DEDUPCORE_LARGE_PAGE);
+    }
+    frames_settle(&pool->frames);
     return 0;
 }
 

@@ -7,6 +7,8 @@
 #ifndef DEDUPCORE_SCAN_H
 #define DEDUPCORE_SCAN_H
 
+#include <string.h>
+
 #include "dedupcore.h"
 #include "hash.h"
 #include "pool.h"
@@ -21,9 +23,12 @@ typedef enum {
     PAGE_STABLE,  /* mapped to a stable frame */
     PAGE_ZERO,    /* mapped to the zero frame of its domain */
     PAGE_LEFT,    /* KSM: has no frame any more, but an item until the scanner comes by */
-    PAGE_COLLIDED, /* ESX: not to be shared, for the hash of its content is another's */
+    PAGE_COLLIDED, /* ESX: not shared, for the hash of its content is another's */
     PAGE_STATES,
 } page_state;
+
+/* In a large page ESX makes hints of its pages, but nobody finds them: busy ones, in no chain, with HINTED below. */
+enum { HINTED = 0 };
 
 /*
  * In the lower bits: how often KSM's smart_scan has seen the page, as far as it matters: visits 13 to 21
@@ -96,11 +101,38 @@ static inline int scan_has_room(const dedupcore_pool *pool, uint32_t frame)
     return pool->refs[frame] < pool->scan->policy.max_page_sharing;
 }
 
-/* A tag for what the frame holds, in its domain. */
+/* A hash of what the frame holds, 0 for zero bytes; and a tag for that, in its domain. */
+uint64_t scan_hash(const dedupcore_pool *pool, uint32_t frame);
 uint32_t scan_tag(const dedupcore_pool *pool, uint32_t frame);
 
-/* Whether a frame of the same domain holds the same. */
-int scan_same(const dedupcore_pool *pool, uint32_t a, uint32_t b);
+/* Whether both frames hold the same. */
+static inline int scan_same(const dedupcore_pool *pool, uint32_t a, uint32_t b)
+{
+    const size_t size = pool->frames.frame_size;
+    const uint8_t *at = frames_at(&pool->frames, a), *other = frames_at(&pool->frames, b);
+    pool->scan->done.frames_compared++;
+    if (size == 8) /* content names: a call would take longer */
+        return memcmp(at, other, 8) == 0;
+    if (size < SAMPLED_FRAME_SIZE)
+        return memcmp(at, other, size) == 0;
+    return pool->scan->signer.scans->first_difference(at, other, size, at, other) == size;
+}
+
+/*
+ * Whether a frame of the index, found in the chain of the tag, holds the same in the same domain, and has since it was put in.
+ * Equal contents of other domains have other tags, always. But a loose frame may hold by now what it did not hold then.
+ */
+static inline int scan_holds(const dedupcore_pool *pool, uint32_t found, uint32_t frame, uint32_t tag)
+{
+    const scan *s = pool->scan;
+    if (pool->frames.frame_size >= SAMPLED_FRAME_SIZE && index_tag(&s->index, s->tags, found) != tag)
+        return 0; /* small frames are compared at once: looking up a tag costs as much */
+    if (!scan_same(pool, found, frame))
+        return 0;
+    if (scan_is_stable(s, found)) /* which cannot have changed */
+        return pool->n_domains == 1 || s->index.links[found].who == tag;
+    return index_tag(&s->index, s->tags, found) == tag && pool->domains[found] == pool->domains[frame];
+}
 
 /* Puts the frame of the page, which is alone there, into the index as a loose one; its tag is set. */
 void scan_loosen(dedupcore_pool *pool, uint64_t page, uint32_t frame);
@@ -108,21 +140,31 @@ void scan_loosen(dedupcore_pool *pool, uint64_t page, uint32_t frame);
 /* Takes a loose frame out of the index. */
 void scan_forget(dedupcore_pool *pool, uint32_t frame);
 
-/* Maps a page, whose frame holds the same, to another frame: a stable one that has room, or a loose one, which becomes stable. */
+/*
+ * Maps a page, whose frame holds the same, to another frame: a stable one that has room, or a loose one, which becomes stable.
+ * Large pages that one of them is in are broken.
+ */
 void scan_merge(dedupcore_pool *pool, uint32_t guest, uint32_t gpn, uint32_t into);
 
-/* If the page's frame is zero, with that tag: maps the page to the zero frame of its domain. Returns whether it is. */
-int scan_merge_zero(dedupcore_pool *pool, uint32_t guest, uint32_t gpn, uint32_t tag);
+/* The tag of the hash of what a frame of the domain holds: equal contents of other domains have other tags. */
+static inline uint32_t scan_tag_of(uint16_t domain, uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) ^ domain * UINT32_C(0x9e3779b1);
+}
+
+/* Maps a page, whose frame is zero, to the zero frame of its domain. A large page that it is in is broken. */
+void scan_merge_zero(dedupcore_pool *pool, uint32_t guest, uint32_t gpn);
 
 /* --- looking at pages -------------------------------------------------------------------------------------------- */
 
 enum { LOOK_MOST = 64 };
 
-/* Pages of one guest, in the order in which they are to be looked at, with the tags of what they hold. */
+/* Pages of one guest, in the order in which they are to be looked at, with the tags of what they hold, and whether that is zero. */
 typedef struct {
     uint32_t guest;
     size_t n;
     uint32_t gpns[2 * LOOK_MOST], tags[2 * LOOK_MOST]; /* twice: looking at one may add another */
+    uint8_t zero[2 * LOOK_MOST];
 } look;
 
 /* How many pages of frames so large are best looked at together: no more than stay in the cache. */
@@ -136,5 +178,8 @@ void look_prepare(const dedupcore_pool *pool, look *at);
 /* Each looks at up to so many pages from where it is, and returns whether it met the end of the last guest. */
 int scan_ksm(dedupcore_pool *pool, uint64_t n_pages);
 int scan_dirty(dedupcore_pool *pool, uint64_t n_pages);
+
+/* Looks again at pages whose large page was broken, in ascending order; n is LOOK_MOST at the most. */
+void scan_esx_again(dedupcore_pool *pool, look *batch);
 
 #endif

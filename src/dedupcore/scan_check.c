@@ -23,8 +23,11 @@ static const char *page_flaw(const dedupcore_pool *pool, const pool_guest *guest
         return scan_is_stable(s, frame) ? NULL : "a page that was shared is mapped to a frame that is not stable";
     case PAGE_ZERO:
         return frame == pool->zero_frames[guest->domain] ? NULL : "a zero page is not mapped to the zero frame";
-    case PAGE_QUIET:
     case PAGE_BUSY:
+        if (s->policy.kind == DEDUPCORE_POLICY_ESX)
+            return pool_is_large(guest, (uint32_t)gpn) && !scan_is_loose(s, frame) ? NULL : "a hint is left of a large page";
+        /* fall through */
+    case PAGE_QUIET:
         if (!scan_is_loose(s, frame) || s->index.links[frame].who != page)
             return "the frame of a settled page is not in the index for it";
         return s->tags[page] == scan_tag(pool, frame) ? NULL : "a settled page holds another thing than when looked at";

@@ -5,24 +5,21 @@
 
 enum { CHANGED = PAGE_CHANGED << AGE_BITS | NO_ITEM };
 
-static void look_at(dedupcore_pool *pool, uint32_t guest, uint32_t gpn, uint32_t tag)
+static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
 {
     scan *s = pool->scan;
+    const uint32_t guest = batch->guest, gpn = batch->gpns[i], tag = batch->tags[i];
     const uint64_t page = pool->guests[guest].first + gpn;
     const uint32_t frame = pool->guests[guest].table[gpn];
-    if (pool_holds_large(pool, frame))
-        return; /* stays a changed one, to be looked at when the large page is broken */
     if (scan_is_loose(s, frame)) /* for what it held before */
         scan_forget(pool, frame);
     s->tags[page] = tag;
-    if (scan_merge_zero(pool, guest, gpn, tag))
+    if (batch->zero[i]) {
+        scan_merge_zero(pool, guest, gpn);
         return;
+    }
     for (uint32_t g = *index_head(&s->index, tag); g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
-        /* Small frames are compared at once: looking up a tag costs as much. */
-        if (pool->frames.frame_size >= SAMPLED_FRAME_SIZE && index_tag(&s->index, s->tags, g) != tag)
-            continue;
-        /* A loose frame that was written since may be equal by now, but then it is not in the chain of what it holds. */
-        if (scan_same(pool, g, frame) && index_tag(&s->index, s->tags, g) == tag) {
+        if (scan_holds(pool, g, frame, tag)) {
             scan_merge(pool, guest, gpn, g);
             return;
         }
@@ -37,10 +34,12 @@ static void take_changed(const dedupcore_pool *pool, look *batch, uint64_t *at, 
     const pool_guest *guest = pool->guests + batch->guest;
     const uint8_t *pages = pool->scan->pages + guest->first;
     for (batch->n = 0; batch->n < most && *at < guest->n_pages; ++*at) {
-        const uint8_t *found = memchr(pages + *at, CHANGED, (size_t)(guest->n_pages - *at));
-        *at = found ? (uint64_t)(found - pages) : guest->n_pages;
-        if (!found)
-            return;
+        if (pages[*at] != CHANGED) { /* most often, or hardly ever */
+            const uint8_t *found = memchr(pages + *at, CHANGED, (size_t)(guest->n_pages - *at));
+            *at = found ? (uint64_t)(found - pages) : guest->n_pages;
+            if (!found)
+                return;
+        }
         batch->gpns[batch->n++] = (uint32_t)*at;
     }
 }
@@ -58,7 +57,7 @@ int scan_dirty(dedupcore_pool *pool, uint64_t n_pages)
             take_changed(pool, &batch, &s->gpn, n_pages < most ? n_pages : most);
             look_prepare(pool, &batch);
             for (size_t i = 0; i < batch.n; i++)
-                look_at(pool, batch.guest, batch.gpns[i], batch.tags[i]);
+                look_at(pool, &batch, i);
             n_pages -= batch.n;
             s->done.pages_scanned += batch.n;
             s->done.pages_hashed += batch.n;

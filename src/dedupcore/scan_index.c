@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-enum { FIRST_BITS = 10, MOST_BITS = 31 };
+enum { FIRST_BITS = 10, MOST_BITS = 31, PER_CHAIN = 2 /* frames, at the most, on average */ };
 
 static int open_heads(region *memory, unsigned bits)
 {
@@ -39,23 +39,22 @@ void index_close(scan_index *index)
     region_unmap(&index->stable_memory);
 }
 
-/*
- * Twice as many chains; a chain's frames go to the two that its tags' next bit tells apart. Without memory for that the
- * chains stay as they are, and get longer.
- */
-static void grow(scan_index *index, const uint32_t *tags)
+void index_reserve(scan_index *index, const uint32_t *tags, uint64_t n)
 {
     enum { AHEAD = 8 };
-    const uint32_t n = (uint32_t)1 << index->bits;
+    const uint32_t n_chains = (uint32_t)1 << index->bits;
+    unsigned bits = index->bits;
     region memory;
-    if (index->bits == MOST_BITS || open_heads(&memory, index->bits + 1))
+    while (bits < MOST_BITS && n >> bits >= PER_CHAIN)
+        bits++;
+    if (bits == index->bits || open_heads(&memory, bits))
         return;
     uint32_t *heads = memory.at;
-    for (uint32_t i = 0; i < n; i++) {
-        if (i + AHEAD < n && index->heads[i + AHEAD] != DEDUPCORE_ABSENT)
+    for (uint32_t i = 0; i < n_chains; i++) {
+        if (i + AHEAD < n_chains && index->heads[i + AHEAD] != DEDUPCORE_ABSENT)
             __builtin_prefetch(index->links + index->heads[i + AHEAD]);
         for (uint32_t frame = index->heads[i], next; frame != DEDUPCORE_ABSENT; frame = next) {
-            uint32_t *head = heads + (index_tag(index, tags, frame) >> (31 - index->bits));
+            uint32_t *head = heads + (index_tag(index, tags, frame) >> (32 - bits));
             next = index->links[frame].next;
             index->links[frame].next = *head;
             *head = frame;
@@ -64,13 +63,13 @@ static void grow(scan_index *index, const uint32_t *tags)
     region_unmap(&index->heads_memory);
     index->heads_memory = memory;
     index->heads = heads;
-    index->bits++;
+    index->bits = bits;
 }
 
 void index_put(scan_index *index, const uint32_t *tags, uint32_t frame)
 {
-    if (index->n >> index->bits >= 2) /* two frames a chain */
-        grow(index, tags);
+    if (index->n >> index->bits >= PER_CHAIN)
+        index_reserve(index, tags, index->n);
     uint32_t *head = index_head(index, index_tag(index, tags, frame));
     index->links[frame].next = *head;
     *head = frame;

@@ -53,6 +53,9 @@ static inline uint32_t index_tag(const scan_index *index, const uint32_t *tags, 
     return index_bit(index->stable, frame) ? who : tags[who];
 }
 
+/* Makes room for so many frames in all. Without memory for that the chains stay as they are, and get longer. */
+void index_reserve(scan_index *index, const uint32_t *tags, uint64_t n);
+
 /* Puts a frame that is in no chain into that of its tag; what it is, loose or stable, and who are set. */
 void index_put(scan_index *index, const uint32_t *tags, uint32_t frame);
 

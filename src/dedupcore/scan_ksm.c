@@ -50,20 +50,13 @@ static void wake(dedupcore_pool *pool, look *batch, size_t i, uint64_t page)
     for (; first + batch->gpns[at - 1] > page; at--) {
         batch->gpns[at] = batch->gpns[at - 1];
         batch->tags[at] = batch->tags[at - 1];
+        batch->zero[at] = batch->zero[at - 1];
     }
     batch->gpns[at] = (uint32_t)(page - first);
     batch->tags[at] = s->tags[page];
+    batch->zero[at] = 0; /* or use_zero_pages is off: zero pages do not settle with it */
     s->done.stable_searches--; /* it was counted as one of which nothing comes */
     s->done.unstable_searches--;
-}
-
-/* Whether the frame, another one, holds what the visited page holds. A loose one counts by what it held when it was put in. */
-static int equals(const dedupcore_pool *pool, uint32_t other, uint32_t frame, uint32_t tag)
-{
-    const scan *s = pool->scan;
-    if (pool->frames.frame_size >= SAMPLED_FRAME_SIZE && index_tag(&s->index, s->tags, other) != tag)
-        return 0; /* small frames are compared at once: looking up a tag costs as much */
-    return scan_same(pool, other, frame) && index_tag(&s->index, s->tags, other) == tag;
 }
 
 static void visit(dedupcore_pool *pool, look *batch, size_t i)
@@ -73,8 +66,6 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
     const uint32_t gpn = batch->gpns[i], tag = batch->tags[i], frame = guest->table[gpn];
     const uint64_t page = guest->first + gpn;
     uint8_t age = s->pages[page] & AGE_MASK;
-    if (pool_holds_large(pool, frame))
-        return; /* stays a changed one, to be looked at when the large page is broken */
     if (scan_state(s, page) == PAGE_CHANGED) {
         if (scan_is_loose(s, frame)) /* for what it held before */
             scan_forget(pool, frame);
@@ -88,21 +79,27 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
         if (!settled)
             return;
     }
-    if (s->policy.use_zero_pages && scan_merge_zero(pool, batch->guest, gpn, tag))
+    if (s->policy.use_zero_pages && batch->zero[i]) {
+        scan_merge_zero(pool, batch->guest, gpn);
         return;
+    }
     s->done.stable_searches++;
-    uint32_t match = DEDUPCORE_ABSENT;
+    uint32_t match = DEDUPCORE_ABSENT, fullest = DEDUPCORE_ABSENT;
     int waits = 0;
     for (uint32_t g = *index_head(&s->index, tag); g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
-        if (g == frame || !equals(pool, g, frame, tag))
+        if (g == frame || !scan_holds(pool, g, frame, tag))
             continue;
         waits = 1;
         if (scan_is_stable(s, g)) {
-            scan_merge(pool, batch->guest, gpn, g);
-            return;
-        }
-        if (in_unstable_tree(s, s->index.links[g].who, page))
+            if (fullest == DEDUPCORE_ABSENT || pool->refs[g] > pool->refs[fullest])
+                fullest = g;
+        } else if (in_unstable_tree(s, s->index.links[g].who, page)) {
             match = g;
+        }
+    }
+    if (fullest != DEDUPCORE_ABSENT) { /* as with stable_node_chains_prune_millisecs = 0 */
+        scan_merge(pool, batch->guest, gpn, fullest);
+        return;
     }
     s->done.unstable_searches++;
     if (match != DEDUPCORE_ABSENT) {
@@ -110,7 +107,7 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
         return;
     }
     for (uint32_t g = *index_head(&s->index, tag); waits && g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
-        if (g != frame && equals(pool, g, frame, tag))
+        if (g != frame && scan_holds(pool, g, frame, tag))
             wake(pool, batch, i, s->index.links[g].who);
     }
     scan_set(s, page, waits ? PAGE_BUSY : PAGE_QUIET, age);

@@ -505,8 +505,8 @@ def test_hints_of_none() -> None:
 # --- policies ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", [Dirty(), Ksm(), Ksm(use_zero_pages=True)])
-def test_policies_leave_them_alone(policy: Any) -> None:
+@pytest.mark.parametrize("policy", [Dirty(), Ksm(max_page_sharing=1 << 20), Ksm(use_zero_pages=True)])
+def test_policies_break_them_at_a_match(policy: Any) -> None:
     with FramePool(8 * N, 8, policy=policy) as pool:
 
         def scan() -> int:
@@ -516,26 +516,26 @@ def test_policies_leave_them_alone(policy: Any) -> None:
             return pool.counts().in_use
 
         one, two = pool.add_guest(2 * N, large_pages=True), pool.add_guest(2 * N, large_pages=True)
+        other = pool.add_guest(N, large_pages=True)
         for guest in (one, two):
             guest.write(range(2 * N), np.concatenate([whole(1, N), np.zeros(20, np.uint64), whole(2, N - 20)]))
-        assert scan() == 4 * N
+        other.write(range(N), whole(20000, N))
+        assert scan() == N + 1 + N
+        assert not one.large.any() and not two.large.any() and other.large.all()
+        assert pool.counts().large_breaks == 4
         with pytest.raises(ValueError, match="the pool shares by its policy"):
             pool.share_large()
-        one.break_large([1])
-        two.break_large([1])
-        assert scan() == 2 * N + N - 20 + 1
         two.write([3, N + 300], whole(9000, 2))
         two.release([N + 19])
         assert one.rebuild_large([1], max_shared_pages=N).tolist() == [True]
         assert two.rebuild_large([1]).tolist() == [False]
         pool.check()
         assert two.rebuild_large([1], max_shared_pages=N).tolist() == [True]
-        assert scan() == 4 * N
-        one.break_large([0])
-        scan()
+        pool.check()
+        assert scan() == N + 1 + 2 + N
         one.write(range(2 * N), whole(7000, 2 * N))
-        one.release(range(2 * N))
-        two.release(range(2 * N))
+        for guest in (one, two, other):
+            guest.release(range(guest.pages))
         assert scan() == 0
 
 
@@ -560,7 +560,8 @@ def test_what_a_policy_knows_of_the_pages_of_a_new_one(policy: Any) -> None:
         other.write(range(5), whole(1, 5))
         for _ in range(3):
             pool.scan(float("inf"))
-        assert pool.counts().pages_sharing == 0
+        assert pool.counts().pages_sharing == 5
+        assert not guest.large.any()
         guest.write(range(N), whole())
         pool.check()
 

@@ -11,7 +11,7 @@ from pagedup.sharing.ksm import KsmCounters, KsmPace, KsmPrediction, predict_ksm
 from pagedup.sharing.large_pages import BreakStep, LargePageCost, huge_page_cost
 from pagedup.sharing.lifetime import Lifetime, Volatility
 from pagedup.sharing.numa import NumaSaving, split_by_node
-from pagedup.sharing.policies import Dirty, DirtyCounts, Ksm, KsmScanCounts
+from pagedup.sharing.policies import Dirty, DirtyCounts, Esx, EsxCounts, Ksm, KsmScanCounts
 from pagedup.sharing.regions import RegionSummary, summarize_layout_regions, summarize_regions
 from pagedup.sharing.summary import GuestSummary, SharedContent, Summary, most_shared, summarize, summarize_guests
 
@@ -20,6 +20,8 @@ __all__ = [
     "Dirty",
     "DirtyCounts",
     "Duplicates",
+    "Esx",
+    "EsxCounts",
     "Explanation",
     "FileShare",
     "FramePool",

@@ -479,7 +479,7 @@ typedef struct {
 
 /* Since the policy was set; and, from pages_stable on, now. Pages, unless it says frames. */
 typedef struct {
-    uint64_t full_scans;
+    uint64_t full_scans;    /* of all guests; ESX: of one */
     uint64_t pages_scanned; /* that the original would have looked at */
     uint64_t pages_skipped; /* by smart_scan */
     uint64_t pages_hashed;  /* of these, that it would have read whole for a checksum or hash */
@@ -514,6 +514,13 @@ int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *poli
  * Errors: DEDUPCORE_EINVAL (no policy, or ESX).
  */
 int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+
+/*
+ * The same for one guest under the policy ESX: *n_pages more of its pages, absent ones too, in an order that is random and
+ * another one in each pass. If its pass ends it stops; *ended becomes 1, and *n_pages how many are left; else 0 and 0.
+ * Errors: DEDUPCORE_EINVAL (another policy, or none; guest).
+ */
+int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended);
 
 /* All zero if the pool has no policy. */
 void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts);

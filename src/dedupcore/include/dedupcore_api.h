@@ -65,6 +65,7 @@ typedef struct {
     int (*pool_check)(const dedupcore_pool *pool, dedupcore_flaw *flaw);
     int (*pool_set_policy)(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);
     int (*pool_scan)(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+    int (*pool_scan_guest)(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended);
     void (*pool_scan_count)(const dedupcore_pool *pool, dedupcore_scan_counts *counts);
     int (*pool_use_large)(dedupcore_pool *pool, uint32_t guest);
     const uint8_t *(*pool_large)(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges);

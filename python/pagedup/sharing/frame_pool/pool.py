@@ -30,8 +30,8 @@ class FramePool(Closing):
     Args:
         capacity: how many frames there are, 1 to 2**32 - 1.
         frame_size: bytes, a power of two from 8 to 2**30: 4096 or 2 MiB for pages of bytes, 8 for content names.
-        policy: how pages are shared when the pool scans: Ksm, Dirty. None: they are not, as on Hyper-V, but by `share`
-            and `merge`, which are for pools without a policy.
+        policy: how pages are shared when the pool scans: Ksm, Esx, Dirty. None: they are not, as on Hyper-V, but for
+            `share` and `merge`, which are for pools without a policy.
 
     Memory is taken when frames are: of frames of at least a page (of this machine's) what is in use is what is
     resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
@@ -51,11 +51,11 @@ class FramePool(Closing):
         if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
             raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
         self._pool = dedupcore.Pool(n, size)
-        self._policy = policy
-        self._scanner = policy.scanner(self._pool) if policy else None
         self._adding = threading.Lock()  # two new domains must not get one number
         self._domains: dict[Hashable, int] = {}
         self._guests: list[PoolGuest] = []
+        self._policy = policy
+        self._scanner = policy.scanner(self._pool, self._guests) if policy else None
 
     def __repr__(self) -> str:
         state = ", closed" if self._pool.closed else f", {len(self._guests):,} guests"
@@ -125,7 +125,7 @@ class FramePool(Closing):
         self._require_policy().scan(seconds)
 
     def scan_counts(self) -> Any:
-        """The counters of the policy's original, by its names: KsmScanCounts, DirtyCounts.
+        """The counters of the policy's original, by its names: KsmScanCounts, EsxCounts, DirtyCounts.
 
         Raises ValueError for a pool that has no policy.
         """

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from pagedup.sharing.policies.scanner import Policy, WakingScanner, check_pace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dedupcore
+    from pagedup.sharing.frame_pool import PoolGuest
 
 
 class DirtyCounts(NamedTuple):
@@ -55,7 +58,7 @@ class Dirty(Policy):
     def __post_init__(self) -> None:
         check_pace(self.pages_to_scan, self.sleep_millisecs)
 
-    def scanner(self, pool: dedupcore.Pool) -> _DirtyScanner:
+    def scanner(self, pool: dedupcore.Pool, guests: Sequence[PoolGuest]) -> _DirtyScanner:
         """For FramePool."""
         pool.set_policy("dirty")
         return _DirtyScanner(pool, self.pages_to_scan, self.sleep_millisecs)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from pagedup.sharing.policies.scanner import Policy, WakingScanner, check_pace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import dedupcore
+    from pagedup.sharing.frame_pool import PoolGuest
 
 _PAGE = 4096  # bytes; KSM knows no other page on x86-64, and a content name stands for one
 _RMAP_ITEM = 64  # bytes that KSM keeps for each page it scans (Documentation/admin-guide/mm/ksm.rst)
@@ -76,7 +79,7 @@ class Ksm(Policy):
         if not 2 <= self.max_page_sharing < 2**31:
             raise ValueError(f"max_page_sharing is {self.max_page_sharing}; it must be 2 to 2**31 - 1")
 
-    def scanner(self, pool: dedupcore.Pool) -> _KsmScanner:
+    def scanner(self, pool: dedupcore.Pool, guests: Sequence[PoolGuest]) -> _KsmScanner:
         """For FramePool."""
         pool.set_policy(
             "ksm",

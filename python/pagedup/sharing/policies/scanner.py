@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import dedupcore
+    from pagedup.sharing.frame_pool import PoolGuest
 
 _SLICE = 1 << 14
 """Pages in one call of the engine that goes to the end of a pass: between two calls it can be interrupted."""
@@ -30,8 +31,8 @@ class Policy(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def scanner(self, pool: dedupcore.Pool) -> Scanner:
-        """Make the pool, which has no guests yet, share by this policy."""
+    def scanner(self, pool: dedupcore.Pool, guests: Sequence[PoolGuest]) -> Scanner:
+        """Make the pool, which has no guests yet, share by this policy; `guests` grows with those that are added."""
 
     def domain(self, given: Hashable, guest: int) -> Hashable:
         """The domain that a guest, by its number, is in when it is given one."""
