@@ -23,7 +23,7 @@ def pool(settings: Settings) -> Iterator[Outcome]:
     """A frame pool, one thread: COW breaks of content names, sharing of names, sharing of pages of bytes."""
     breaks, sharings, against_snapshot, page_sharings = [], [], [], []
     n = settings.scaled(2 << 20)
-    names = [_names(n, guest) for guest in range(_GUESTS)]
+    names = [guest_names(n, guest) for guest in range(_GUESTS)]
     whole = np.concatenate(names)
     for turn in range(1 + max(3, min(settings.rounds, 9))):
         own = names[turn % _GUESTS]
@@ -32,11 +32,11 @@ def pool(settings: Settings) -> Iterator[Outcome]:
         with FramePool(2 * n * _GUESTS, _NAME) as made:
             for held in names:
                 made.add_guest(n).write(np.arange(n, dtype=np.uint32), held)
-            snapshot = _seconds(partial(find_duplicates, whole, frame_size=_NAME, threads=1))
-            seconds = _seconds(made.share)
+            snapshot = seconds_of(partial(find_duplicates, whole, frame_size=_NAME, threads=1))
+            seconds = seconds_of(made.share)
             sharings.append(n * _GUESTS / seconds / _SHARED)
             against_snapshot.append(snapshot / seconds)
-            seconds = _seconds(partial(made.guests[turn % _GUESTS].write, shared, own[shared]))
+            seconds = seconds_of(partial(made.guests[turn % _GUESTS].write, shared, own[shared]))
             breaks.append(made.counts().cow_breaks / seconds / _BREAKS)
             if made.counts().cow_breaks < 0.95 * len(shared):
                 raise AssertionError("what was written was not shared")
@@ -53,7 +53,7 @@ def pool(settings: Settings) -> Iterator[Outcome]:
     )
 
 
-def _names(n: int, guest: int) -> NDArray[np.uint64]:
+def guest_names(n: int, guest: int) -> NDArray[np.uint64]:
     """A guest: half of it the same everywhere, a fifth zero, the rest its own."""
     dice = np.random.default_rng(guest)
     made = np.arange(1, n + 1, dtype=np.uint64)
@@ -74,11 +74,12 @@ def _pages(n: int, seed: int) -> float:
     data[copies, :8] = data[copies % 4096, :8]
     with FramePool(n, _PAGE) as made:
         made.add_guest(n).write(np.arange(n), data)
-        snapshot = _seconds(partial(find_duplicates, data, frame_size=_PAGE, threads=1))
-        return snapshot / _seconds(made.share)
+        snapshot = seconds_of(partial(find_duplicates, data, frame_size=_PAGE, threads=1))
+        return snapshot / seconds_of(made.share)
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
+    """How long the call takes."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin

@@ -24,6 +24,7 @@ from benchmarks.layouts import layouts
 from benchmarks.live import live
 from benchmarks.measure import Outcome, rounds_of, silently
 from benchmarks.memory import allocate, available_bytes, huge_pages
+from benchmarks.policies import policies, policies_ksm
 from benchmarks.pool import pool
 from benchmarks.settings import Settings
 from pagedup import Duplicates, find_duplicates, open_sources
@@ -331,6 +332,8 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "names": names,
     "layouts": layouts,
     "pool": pool,
+    "policies": policies,
+    "policies_ksm": policies_ksm,
     "materialize": materialize,
     "memory": memory,
 }

@@ -1,8 +1,11 @@
 """What some tests need of the machine, and whether it is there."""
 
+import ctypes
+import fcntl
 import os
 import shutil
 import stat
+import struct
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm/run")
@@ -70,12 +73,28 @@ def missing_e2fsprogs() -> str:
     return f"not installed: {', '.join(gone)}" if gone else ""
 
 
+def missing_userfaultfd() -> str:
+    """Why the kernel keeps no log of what a process writes; empty if it does."""
+    number = {"x86_64": 323, "aarch64": 282}.get(os.uname().machine)
+    fd = ctypes.CDLL(None).syscall(number, os.O_CLOEXEC | 1) if number else -1
+    if fd < 0:
+        return "the system call userfaultfd is not allowed, or not there"
+    try:
+        fcntl.ioctl(fd, 0xC018AA3F, bytearray(struct.pack("=3Q", 0xAA, 1 << 13 | 1 << 15, 0)))  # UFFDIO_API
+    except OSError:
+        return f"needs Linux 6.7 (asynchronous write protection), this is {os.uname().release}"
+    finally:
+        os.close(fd)
+    return ""
+
+
 PROBES = {
     "chromium": missing_chromium,
     "e2fsprogs": missing_e2fsprogs,
     "gdb": missing_gdb,
     "ksm": missing_ksm,
     "qemu": missing_qemu,
+    "userfaultfd": missing_userfaultfd,
     "valgrind": missing_valgrind,
 }
 

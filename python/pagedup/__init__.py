@@ -3,12 +3,15 @@
 TYPE_CHECKING = False  # as that of typing, which takes its time to import
 
 if TYPE_CHECKING:
-    from pagedup.memory import Extent, Source, ZeroExtent, open_sources
+    from pagedup.memory import DirtyLog, Extent, Source, ZeroExtent, open_sources
     from pagedup.sharing import (
+        Dirty,
         Duplicates,
+        Esx,
         FramePool,
         GuestSummary,
         InPlace,
+        Ksm,
         Left,
         SharedContent,
         Summary,
@@ -21,11 +24,15 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Dirty",
+    "DirtyLog",
     "Duplicates",
+    "Esx",
     "Extent",
     "FramePool",
     "GuestSummary",
     "InPlace",
+    "Ksm",
     "Left",
     "SharedContent",
     "Source",

@@ -26,6 +26,8 @@ cdef extern from "dedupcore_api.h":
     unsigned DEDUPCORE_MIXED
     uint32_t DEDUPCORE_ABSENT
     unsigned DEDUPCORE_MAX_DOMAINS
+    unsigned DEDUPCORE_LARGE_PAGE
+    size_t DEDUPCORE_MAX_LARGE_FRAME
 
     ctypedef struct dedupcore_key:
         pass
@@ -96,6 +98,44 @@ cdef extern from "dedupcore_api.h":
         uint64_t cow_breaks
         uint64_t pages_merged
         uint64_t pages_released
+        uint64_t large_pages
+        uint64_t large_breaks
+        uint64_t large_rebuilds
+
+    ctypedef struct dedupcore_large_hint:
+        uint32_t guest
+        uint32_t range
+        uint16_t zero
+        uint16_t shareable
+
+    unsigned DEDUPCORE_POLICY_DIRTY
+    unsigned DEDUPCORE_POLICY_KSM
+    unsigned DEDUPCORE_POLICY_ESX
+
+    ctypedef struct dedupcore_policy:
+        uint32_t kind
+        uint32_t max_page_sharing
+        uint32_t use_zero_pages
+        uint32_t smart_scan
+        uint64_t seed
+
+    ctypedef struct dedupcore_scan_counts:
+        uint64_t full_scans
+        uint64_t pages_scanned
+        uint64_t pages_skipped
+        uint64_t pages_hashed
+        uint64_t stable_searches
+        uint64_t unstable_searches
+        uint64_t hints_matched
+        uint64_t hints_stale
+        uint64_t collisions
+        uint64_t frames_hashed
+        uint64_t frames_compared
+        uint64_t pages_stable
+        uint64_t frames_stable
+        uint64_t pages_settled
+        uint64_t pages_items
+        uint64_t pages_changed
 
     ctypedef struct dedupcore_flaw:
         const char *what
@@ -146,6 +186,18 @@ cdef extern from "dedupcore_api.h":
         int (*pool_share)(dedupcore_pool *, const dedupcore_key *, dedupcore_work *) noexcept nogil
         void (*pool_count)(const dedupcore_pool *, dedupcore_pool_counts *) noexcept nogil
         int (*pool_check)(const dedupcore_pool *, dedupcore_flaw *) noexcept nogil
+        int (*pool_set_policy)(dedupcore_pool *, const dedupcore_policy *, const dedupcore_key *) noexcept nogil
+        int (*pool_scan)(dedupcore_pool *, uint64_t, int *) noexcept nogil
+        int (*pool_scan_guest)(dedupcore_pool *, uint32_t, uint64_t *, int *) noexcept nogil
+        void (*pool_scan_count)(const dedupcore_pool *, dedupcore_scan_counts *) noexcept nogil
+        int (*pool_use_large)(dedupcore_pool *, uint32_t) noexcept nogil
+        const uint8_t *(*pool_large)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
+        int (*pool_break_large)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, size_t *) noexcept nogil
+        int (*pool_rebuild_large)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint32_t, uint8_t *,
+                                  size_t *) noexcept nogil
+        int (*pool_share_large)(dedupcore_pool *, const dedupcore_key *, dedupcore_work *) noexcept nogil
+        int (*pool_large_hints)(const dedupcore_pool *, const dedupcore_key *, dedupcore_large_hint *, size_t,
+                                dedupcore_work *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -321,3 +373,47 @@ cdef inline void pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *c
 
 cdef inline int pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw) noexcept nogil:
     return dedupcore_table.pool_check(pool, flaw)
+
+
+cdef inline int pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy,
+                                const dedupcore_key *key) noexcept nogil:
+    return dedupcore_table.pool_set_policy(pool, policy, key)
+
+
+cdef inline int pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended) noexcept nogil:
+    return dedupcore_table.pool_scan(pool, n_pages, ended)
+
+
+cdef inline int pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended) noexcept nogil:
+    return dedupcore_table.pool_scan_guest(pool, guest, n_pages, ended)
+
+
+cdef inline void pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts) noexcept nogil:
+    dedupcore_table.pool_scan_count(pool, counts)
+
+
+cdef inline int pool_use_large(dedupcore_pool *pool, uint32_t guest) noexcept nogil:
+    return dedupcore_table.pool_use_large(pool, guest)
+
+
+cdef inline const uint8_t *pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges) noexcept nogil:
+    return dedupcore_table.pool_large(pool, guest, n_ranges)
+
+
+cdef inline int pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
+                                 size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_break_large(pool, guest, ranges, n, wrong)
+
+
+cdef inline int pool_rebuild_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
+                                   uint32_t max_shared, uint8_t *rebuilt, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_rebuild_large(pool, guest, ranges, n, max_shared, rebuilt, wrong)
+
+
+cdef inline int pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work) noexcept nogil:
+    return dedupcore_table.pool_share_large(pool, key, work)
+
+
+cdef inline int pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
+                                 size_t n, dedupcore_work *work) noexcept nogil:
+    return dedupcore_table.pool_large_hints(pool, key, hints, n, work)

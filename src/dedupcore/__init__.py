@@ -2,7 +2,9 @@
 
 from dedupcore._dedupcore import (
     ABSENT,
+    LARGE_PAGE,
     MAX_DOMAINS,
+    MAX_LARGE_FRAME,
     MAX_ORDER,
     MIXED,
     NOISE,
@@ -13,6 +15,7 @@ from dedupcore._dedupcore import (
     Pool,
     PoolCounts,
     Result,
+    ScanCounts,
     Work,
     abi_version,
     count,
@@ -32,7 +35,9 @@ from dedupcore.threads import available_threads
 
 __all__ = [
     "ABSENT",
+    "LARGE_PAGE",
     "MAX_DOMAINS",
+    "MAX_LARGE_FRAME",
     "MAX_ORDER",
     "MIXED",
     "NOISE",
@@ -43,6 +48,7 @@ __all__ = [
     "Pool",
     "PoolCounts",
     "Result",
+    "ScanCounts",
     "Work",
     "abi_version",
     "available_threads",

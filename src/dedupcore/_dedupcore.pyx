@@ -7,13 +7,16 @@ from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from dedupcore cimport (
     DEDUPCORE_ABSENT, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
-    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_MAX_DOMAINS, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED,
-    DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE, dedupcore_flaw, dedupcore_guest,
-    dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_map, dedupcore_pool, dedupcore_pool_counts,
-    dedupcore_result, dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
+    DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
+    DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE,
+    DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE,
+    dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
+    dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
+    dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
 )
 
 import os
@@ -69,6 +72,18 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
     void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts)
     int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+    int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key)
+    int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended)
+    int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended)
+    void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts)
+    int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest)
+    const uint8_t *dedupcore_pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges)
+    int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, size_t *wrong)
+    int dedupcore_pool_rebuild_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
+                                     uint32_t max_shared, uint8_t *rebuilt, size_t *wrong)
+    int dedupcore_pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
+    int dedupcore_pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
+                                   size_t n, dedupcore_work *work)
 
 
 cdef extern from *:
@@ -179,6 +194,16 @@ cdef extern from *:
         .pool_share = dedupcore_pool_share,
         .pool_count = dedupcore_pool_count,
         .pool_check = dedupcore_pool_check,
+        .pool_set_policy = dedupcore_pool_set_policy,
+        .pool_scan = dedupcore_pool_scan,
+        .pool_scan_guest = dedupcore_pool_scan_guest,
+        .pool_scan_count = dedupcore_pool_scan_count,
+        .pool_use_large = dedupcore_pool_use_large,
+        .pool_large = dedupcore_pool_large,
+        .pool_break_large = dedupcore_pool_break_large,
+        .pool_rebuild_large = dedupcore_pool_rebuild_large,
+        .pool_share_large = dedupcore_pool_share_large,
+        .pool_large_hints = dedupcore_pool_large_hints,
     };
     """
     ctypedef struct task_queue:
@@ -658,6 +683,13 @@ def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned text
 
 ABSENT = DEDUPCORE_ABSENT
 MAX_DOMAINS = DEDUPCORE_MAX_DOMAINS
+LARGE_PAGE = DEDUPCORE_LARGE_PAGE
+MAX_LARGE_FRAME = DEDUPCORE_MAX_LARGE_FRAME
+
+
+cdef _work(const dedupcore_work *work):
+    return Work(work.frames_signed, work.bytes_signed, work.frames_hashed, work.bytes_hashed, work.frames_compared,
+                work.bytes_compared, work.frames_not_read)
 
 
 class PoolCounts(NamedTuple):
@@ -675,6 +707,39 @@ class PoolCounts(NamedTuple):
     cow_breaks: int
     pages_merged: int
     pages_released: int
+    large_pages: int
+    large_breaks: int
+    large_rebuilds: int
+
+
+class ScanCounts(NamedTuple):
+    """What a sharing policy did and found, see dedupcore_scan_counts in dedupcore.h; pages unless it says frames."""
+
+    full_scans: int
+    pages_scanned: int
+    pages_skipped: int
+    pages_hashed: int
+    stable_searches: int
+    unstable_searches: int
+    hints_matched: int
+    hints_stale: int
+    collisions: int
+    frames_hashed: int
+    frames_compared: int
+    pages_stable: int
+    frames_stable: int
+    pages_settled: int
+    pages_items: int
+    pages_changed: int
+
+
+cdef dict _policies = {"dirty": DEDUPCORE_POLICY_DIRTY, "ksm": DEDUPCORE_POLICY_KSM, "esx": DEDUPCORE_POLICY_ESX}
+
+
+cdef double _seconds() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + 1e-9 * <double>now.tv_nsec
 
 
 cdef extern from "<pthread.h>" nogil:
@@ -757,13 +822,18 @@ cdef class Pool:
             raise ValueError("the pool is closed")
         return 0
 
-    def add_guest(self, uint64_t pages, uint32_t domain):
-        """Add a guest of so many pages, all absent; returns its number: 0, 1, and so on."""
+    def add_guest(self, uint64_t pages, uint32_t domain, bint large=False):
+        """Add a guest of so many pages, all absent; returns its number: 0, 1, and so on. large: uses large pages."""
         cdef uint32_t guest = 0
         cdef int rc
+        if large and self.frame_size > DEDUPCORE_MAX_LARGE_FRAME:
+            raise ValueError(f"frame_size is {self.frame_size}; there are large pages of frames of at most"
+                             f" {DEDUPCORE_MAX_LARGE_FRAME} bytes")
         self._begin_write()
         with nogil:
             rc = dedupcore_pool_add_guest(self.pool, pages, domain, &guest)
+            if rc == 0 and large:
+                rc = dedupcore_pool_use_large(self.pool, guest)
             pthread_rwlock_unlock(&self.lock)
         if rc == DEDUPCORE_EINVAL:
             raise ValueError(f"pages is {pages} and domain {domain}; a guest has at least 1 page, and a domain below"
@@ -822,6 +892,8 @@ cdef class Pool:
         if rc == DEDUPCORE_EINVAL and wrong < n:
             raise ValueError(f"gpns[{wrong}] is {gpns[wrong]} and into[{wrong}] {into[wrong]}: no present page of the"
                              " guest, one for the second time, or no frame in use of its domain")
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has no guest {guest}, or shares by its policy: let it scan")
         self._explain(rc, guest, gpns, wrong, "")
 
     def share(self):
@@ -834,9 +906,144 @@ cdef class Pool:
         with nogil:
             rc = dedupcore_pool_share(self.pool, &key, &work)
             pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("the pool shares by its policy: let it scan")
         _check(rc)
-        return Work(work.frames_signed, work.bytes_signed, work.frames_hashed, work.bytes_hashed, work.frames_compared,
-                    work.bytes_compared, work.frames_not_read)
+        return _work(&work)
+
+    def break_large(self, uint32_t guest, const uint32_t[::1] ranges):
+        """Large pages of the guest become small ones; see dedupcore_pool_break_large in dedupcore.h."""
+        cdef size_t n = ranges.shape[0], wrong = 0
+        cdef int rc
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_break_large(self.pool, guest, &ranges[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain_ranges(rc, guest, ranges, wrong, "no large page")
+
+    def rebuild_large(self, uint32_t guest, const uint32_t[::1] ranges, uint32_t max_shared, uint8_t[::1] rebuilt):
+        """Ranges of small pages become large pages; see dedupcore_pool_rebuild_large in dedupcore.h."""
+        cdef size_t n = ranges.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>rebuilt.shape[0] != n:
+            raise ValueError(f"rebuilt has {rebuilt.shape[0]} items, but ranges {n}")
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_rebuild_large(self.pool, guest, &ranges[0] if n else NULL, n, max_shared,
+                                              &rebuilt[0] if n else NULL, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain_ranges(rc, guest, ranges, wrong, "a large page already")
+
+    def share_large(self):
+        """Store equal large pages once a domain; see dedupcore_pool_share_large in dedupcore.h. Returns the Work."""
+        cdef dedupcore_key key
+        cdef dedupcore_work work
+        cdef int rc
+        _take_key(&key)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_share_large(self.pool, &key, &work)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("the pool shares by its policy: let it scan")
+        _check(rc)
+        return _work(&work)
+
+    def large_hints(self):
+        """A dedupcore_large_hint for each large page, as bytes; see dedupcore_pool_large_hints in dedupcore.h."""
+        cdef dedupcore_key key
+        cdef dedupcore_pool_counts c
+        cdef dedupcore_large_hint *hints = NULL
+        cdef int rc = DEDUPCORE_ENOMEM
+        _take_key(&key)
+        self._begin_read()
+        with nogil:
+            dedupcore_pool_count(self.pool, &c)
+            hints = <dedupcore_large_hint *>calloc(c.large_pages + 1, sizeof(dedupcore_large_hint))
+            if hints:
+                rc = dedupcore_pool_large_hints(self.pool, &key, hints, c.large_pages, NULL)
+            pthread_rwlock_unlock(&self.lock)
+        try:
+            _check(rc)
+            return (<char *>hints)[:c.large_pages * sizeof(dedupcore_large_hint)]
+        finally:
+            free(hints)
+
+    def set_policy(self, kind, *, uint32_t max_page_sharing=2, bint use_zero_pages=False, bint smart_scan=False,
+                   uint64_t seed=0):
+        """Share by a policy ("dirty", "ksm", "esx") from now on; see dedupcore_pool_set_policy in dedupcore.h."""
+        cdef dedupcore_policy policy
+        cdef dedupcore_key key
+        cdef int rc
+        policy.kind = _policies[kind]
+        policy.max_page_sharing, policy.use_zero_pages, policy.smart_scan = max_page_sharing, use_zero_pages, smart_scan
+        policy.seed = seed
+        _take_key(&key)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_set_policy(self.pool, &policy, &key)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has guests or a policy, or max_page_sharing is {max_page_sharing}, not 2 or more")
+        _check(rc)
+
+    def scan(self, uint64_t wakes, uint64_t n_pages, bint to_end=False):
+        """Let the scanner wake so often, for so many pages each time; see dedupcore_pool_scan in dedupcore.h.
+
+        to_end: not farther than to the end of the guests. Returns how many wakes are left. Other calls may come in
+        between two wakes; what a signal handler raises ends the call there.
+        """
+        cdef int rc = 0, ended = 0
+        cdef double end
+        while wakes and not (ended and to_end):
+            self._begin_write()
+            with nogil:
+                end = _seconds() + 0.05
+                while wakes and rc == 0 and not (ended and to_end):
+                    rc = dedupcore_pool_scan(self.pool, n_pages, &ended)
+                    wakes -= 1
+                    if _seconds() > end:
+                        break
+                pthread_rwlock_unlock(&self.lock)
+            if rc == DEDUPCORE_EINVAL:
+                raise ValueError("the pool has no policy whose scanner goes through all guests")
+            _check(rc)
+            PyErr_CheckSignals()
+        return wakes
+
+    def scan_guest(self, uint32_t guest, uint64_t n_pages, bint to_end=False):
+        """Look at so many more pages of the guest; see dedupcore_pool_scan_guest in dedupcore.h.
+
+        to_end: not farther than to the end of its pass. Other calls may come in between; what a signal handler raises
+        ends the call early.
+        """
+        cdef int rc = 0, ended = 0
+        cdef uint64_t slice, left
+        while n_pages and not (ended and to_end):
+            slice = left = min(n_pages, <uint64_t>1 << 14)
+            self._begin_write()
+            with nogil:
+                rc = dedupcore_pool_scan_guest(self.pool, guest, &left, &ended)
+                pthread_rwlock_unlock(&self.lock)
+            if rc == DEDUPCORE_EINVAL:
+                raise ValueError(f"the pool has no guest {guest}, or no policy that looks at one guest")
+            _check(rc)
+            n_pages -= slice - left
+            PyErr_CheckSignals()
+
+    def scan_count(self):
+        """What the policy did and found, as ScanCounts; all zero if there is none."""
+        cdef dedupcore_scan_counts c
+        self._begin_read()
+        with nogil:
+            dedupcore_pool_scan_count(self.pool, &c)
+            pthread_rwlock_unlock(&self.lock)
+        return ScanCounts(
+            c.full_scans, c.pages_scanned, c.pages_skipped, c.pages_hashed,
+            c.stable_searches, c.unstable_searches, c.hints_matched, c.hints_stale,
+            c.collisions, c.frames_hashed, c.frames_compared, c.pages_stable,
+            c.frames_stable, c.pages_settled, c.pages_items, c.pages_changed,
+        )
 
     def count(self):
         """What the pool holds and did, as PoolCounts."""
@@ -849,6 +1056,7 @@ cdef class Pool:
             c.capacity, c.in_use, c.pages_present, c.zero_frames,
             c.zero_pages, c.pages_shared, c.pages_sharing, c.pages_unshared,
             c.first_touches, c.cow_breaks, c.pages_merged, c.pages_released,
+            c.large_pages, c.large_breaks, c.large_rebuilds,
         )
 
     def check(self):
@@ -885,6 +1093,17 @@ cdef class Pool:
             raise ValueError(f"the pool has no guest {guest}")
         return _PoolView(self, <size_t>at, pages * sizeof(uint32_t))
 
+    def large(self, uint32_t guest):
+        """For each range of the guest 1 if it is a large page, else 0, a read-only buffer of bytes; as `table`."""
+        cdef const uint8_t *at
+        cdef uint64_t ranges = 0
+        self._begin_read()
+        at = dedupcore_pool_large(self.pool, guest, &ranges)
+        pthread_rwlock_unlock(&self.lock)
+        if not at:
+            raise ValueError(f"the pool has no guest {guest}")
+        return _PoolView(self, <size_t>at, ranges)
+
     def close(self):
         """No more calls. Its memory goes back now, or with the last view of it; closing again does nothing."""
         with nogil:
@@ -919,6 +1138,20 @@ cdef class Pool:
             if gpns[i] == gpns[wrong]:
                 raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, and so is gpns[{i}]; a page can be in a batch once")
         raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, but the guest has fewer pages")
+
+    cdef int _explain_ranges(self, int rc, uint32_t guest, const uint32_t[::1] ranges, size_t wrong, what) except -1:
+        """Raise for what a batch of ranges was refused for: if nothing else, for `what` they are."""
+        cdef size_t i
+        if rc != DEDUPCORE_EINVAL:
+            return _check(rc)
+        if wrong >= <size_t>ranges.shape[0]:
+            raise ValueError(f"the pool has no guest {guest}")
+        for i in range(wrong):
+            if ranges[i] == ranges[wrong]:
+                raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, and so is ranges[{i}]; each can be there once")
+        if ranges[wrong] >= <size_t>(<_PoolView>self.large(guest)).size:
+            raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, but the guest has fewer ranges")
+        raise ValueError(f"ranges[{wrong}] is {ranges[wrong]}, which is {what}")
 
 
 cdef class _PoolView:

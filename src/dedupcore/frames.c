@@ -6,8 +6,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "dedupcore.h"
-
 enum {
     HUGE_PAGE = 2 << 20,
     WORTH_A_CALL = 64 << 10, /* of frames smaller than a page, so many bytes in a row go back; fewer are zeroed and kept */
@@ -15,64 +13,71 @@ enum {
 
 /* --- which are free ---------------------------------------------------------------------------------------------- */
 
+enum { BLOCK_WORDS = DEDUPCORE_LARGE_PAGE / 64 }; /* of used.level[0] */
+
 static int open_bits(frame_store *store)
 {
-    size_t n = (size_t)store->capacity, total = 0;
-    do {
-        n = (n + 63) / 64;
-        total += store->n_words[store->n_levels++] = n;
-    } while (n > 1);
-    int rc = region_map(&store->bits, total * sizeof(uint64_t), 1, PAGES_SMALL);
-    if (rc)
-        return rc;
-    uint64_t *at = store->bits.at;
-    n = (size_t)store->capacity;
-    for (unsigned level = 0; level < store->n_levels; level++) {
-        store->used[level] = at;
-        at += store->n_words[level];
-        if (n % 64) /* what there is none of is in use */
-            store->used[level][n / 64] = ~UINT64_C(0) << n % 64;
-        n = store->n_words[level];
-    }
-    return 0;
-}
-
-static void find_lowest(frame_store *store)
-{
-    size_t at = 0;
-    for (unsigned level = store->n_levels; level-- > 0;)
-        at = at * 64 + (size_t)__builtin_ctzll(~store->used[level][at]);
-    store->lowest = at / 64;
+    const uint64_t n_blocks = store->capacity / DEDUPCORE_LARGE_PAGE;
+    int rc = bit_tree_open(&store->used, store->capacity);
+    if (rc == 0)
+        rc = bit_tree_open(&store->parted, n_blocks + 1);
+    if (rc == 0)
+        bit_tree_set(&store->parted, 0, n_blocks); /* what there is of the last one is never given as a block */
+    return rc;
 }
 
 uint32_t frames_take(frame_store *store)
 {
-    if (store->used[0][store->lowest] == ~UINT64_C(0))
-        find_lowest(store);
-    size_t at = store->lowest * 64 + (size_t)__builtin_ctzll(~store->used[0][store->lowest]);
-    const uint32_t frame = (uint32_t)at;
-    for (unsigned level = 0; level < store->n_levels; level++, at /= 64) {
-        store->used[level][at / 64] |= UINT64_C(1) << at % 64;
-        if (store->used[level][at / 64] != ~UINT64_C(0))
-            break;
-    }
+    if (store->used.level[0][store->lowest] == ~UINT64_C(0))
+        store->lowest = bit_tree_lowest(&store->used) / 64;
+    const uint64_t word = store->used.level[0][store->lowest], taken = word | (word + 1); /* its lowest 0 */
+    const uint32_t frame = (uint32_t)(store->lowest * 64 + (size_t)__builtin_ctzll(~word));
+    store->used.level[0][store->lowest] = taken;
+    if (taken == ~UINT64_C(0))
+        bit_tree_set(&store->used, 1, store->lowest);
+    if (word == 0)
+        bit_tree_set(&store->parted, 0, frame / DEDUPCORE_LARGE_PAGE);
     store->in_use++;
     if (store->touched <= frame)
         store->touched = (uint64_t)frame + 1;
     return frame;
 }
 
+uint32_t frames_take_block(frame_store *store)
+{
+    const size_t block = bit_tree_lowest(&store->parted), first = block * DEDUPCORE_LARGE_PAGE;
+    bit_tree_set(&store->parted, 0, block);
+    for (size_t word = block * BLOCK_WORDS; word < (block + 1) * BLOCK_WORDS; word++) {
+        store->used.level[0][word] = ~UINT64_C(0);
+        bit_tree_set(&store->used, 1, word);
+    }
+    store->in_use += DEDUPCORE_LARGE_PAGE;
+    if (store->touched < first + DEDUPCORE_LARGE_PAGE)
+        store->touched = first + DEDUPCORE_LARGE_PAGE;
+    return (uint32_t)first;
+}
+
+static int is_block_free(const frame_store *store, size_t block)
+{
+    uint64_t used = 0;
+    if (block >= store->capacity / DEDUPCORE_LARGE_PAGE)
+        return 0;
+    for (size_t i = 0; i < BLOCK_WORDS; i++)
+        used |= store->used.level[0][block * BLOCK_WORDS + i];
+    return used == 0;
+}
+
 static void clear_used(frame_store *store, uint32_t frame)
 {
-    size_t at = frame;
-    if (at / 64 < store->lowest)
-        store->lowest = at / 64;
-    for (unsigned level = 0; level < store->n_levels; level++, at /= 64) {
-        const int was_full = store->used[level][at / 64] == ~UINT64_C(0);
-        store->used[level][at / 64] &= ~(UINT64_C(1) << at % 64);
-        if (!was_full)
-            break;
-    }
+    const size_t word = frame / 64, block = frame / DEDUPCORE_LARGE_PAGE;
+    const uint64_t before = store->used.level[0][word], after = before & ~(UINT64_C(1) << frame % 64);
+    store->used.level[0][word] = after;
+    if (word < store->lowest)
+        store->lowest = word;
+    if (before == ~UINT64_C(0))
+        bit_tree_clear(&store->used, 1, word);
+    if (after == 0 && is_block_free(store, block))
+        bit_tree_clear(&store->parted, 0, block);
     store->in_use--;
 }
 
@@ -149,5 +154,6 @@ int frames_open(frame_store *store, uint64_t capacity, size_t frame_size)
 void frames_close(frame_store *store)
 {
     region_unmap(&store->memory);
-    region_unmap(&store->bits);
+    bit_tree_close(&store->used);
+    bit_tree_close(&store->parted);
 }

@@ -10,17 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "bit_tree.h"
+#include "dedupcore.h"
 #include "region.h"
 
-enum {
-    FRAMES_MAX_LEVELS = 6,   /* 64^6 is more than DEDUPCORE_MAX_FRAMES */
-    FRAMES_PENDING = 32768,  /* frames given back together: 256 KiB of the smallest */
-};
+enum { FRAMES_PENDING = 32768 }; /* frames given back together: 256 KiB of the smallest */
 
-/*
- * used[0] has a bit a frame, 1 for one in use or beyond the last; used[k + 1] a bit a word of used[k], 1 if all of its bits
- * are. So the lowest free frame is as many steps away as there are levels, and a new store, all zero bits, takes no memory.
- */
 typedef struct {
     uint8_t *base;
     size_t frame_size;
@@ -29,15 +24,14 @@ typedef struct {
     uint64_t touched; /* no frame from this one on was ever in use */
     size_t page;      /* bytes of a page of the machine's */
 
-    uint64_t *used[FRAMES_MAX_LEVELS];
-    size_t n_words[FRAMES_MAX_LEVELS];
-    unsigned n_levels;
-    size_t lowest; /* words of used[0] below this one are full */
+    bit_tree used;   /* a bit a frame: it is in use, or there is none */
+    bit_tree parted; /* a bit a block of DEDUPCORE_LARGE_PAGE: not all of its frames are free; 1 for the one at the end */
+    size_t lowest;   /* words of used.level[0] below this one are full */
 
     uint32_t pending[FRAMES_PENDING]; /* freed, still marked as in use, and not yet given back */
     size_t n_pending;
 
-    region memory, bits;
+    region memory;
 } frame_store;
 
 /* Errors: DEDUPCORE_ENOMEM. */
@@ -46,6 +40,9 @@ void frames_close(frame_store *store);
 
 /* The lowest free frame, from now on in use. There must be one. */
 uint32_t frames_take(frame_store *store);
+
+/* The first of the lowest block's frames that are all free, from now on in use. There must be such a block. */
+uint32_t frames_take_block(frame_store *store);
 
 /* The frame is free, but not before frames_settle, which ends each batch, is it zero and given again. */
 void frames_free(frame_store *store, uint32_t frame);
@@ -58,7 +55,12 @@ static inline uint8_t *frames_at(const frame_store *store, uint32_t frame)
 
 static inline int frames_in_use(const frame_store *store, uint32_t frame)
 {
-    return store->used[0][frame / 64] >> frame % 64 & 1;
+    return store->used.level[0][frame / 64] >> frame % 64 & 1;
+}
+
+static inline int frames_have_block(const frame_store *store)
+{
+    return !bit_tree_is_full(&store->parted);
 }
 
 #endif

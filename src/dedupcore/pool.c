@@ -18,12 +18,16 @@ int dedupcore_pool_create(dedupcore_pool **created, uint64_t capacity, size_t fr
         rc = region_map(&pool->refs_memory, (size_t)capacity * sizeof *pool->refs, 1, PAGES_HUGE);
     if (rc == 0)
         rc = region_map(&pool->domains_memory, (size_t)capacity * sizeof *pool->domains, 1, PAGES_HUGE);
+    if (rc == 0)
+        rc = region_map(&pool->blocks_memory, (size_t)(capacity / DEDUPCORE_LARGE_PAGE + 1) * sizeof *pool->blocks, 1,
+                        PAGES_SMALL);
     if (rc) {
         dedupcore_pool_destroy(pool);
         return rc;
     }
     pool->refs = pool->refs_memory.at;
     pool->domains = pool->domains_memory.at;
+    pool->blocks = pool->blocks_memory.at;
     *created = pool;
     return 0;
 }
@@ -35,10 +39,13 @@ void dedupcore_pool_destroy(dedupcore_pool *pool)
     for (size_t i = 0; i < pool->n_guests; i++) {
         region_unmap(&pool->guests[i].table_memory);
         region_unmap(&pool->guests[i].marks_memory);
+        free(pool->guests[i].large);
     }
+    scan_close(pool);
     frames_close(&pool->frames);
     region_unmap(&pool->refs_memory);
     region_unmap(&pool->domains_memory);
+    region_unmap(&pool->blocks_memory);
     free(pool->guests);
     free(pool->zero_frames);
     free(pool);
@@ -82,14 +89,20 @@ int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t do
         return DEDUPCORE_EINVAL;
     if (n_pages > DEDUPCORE_MAX_FRAMES - pool->n_pages)
         return DEDUPCORE_ETOOBIG;
-    pool_guest guest = {.n_pages = n_pages, .domain = (uint16_t)domain};
+    pool_guest guest = {.n_pages = n_pages, .first = pool->n_pages, .domain = (uint16_t)domain};
     int rc = room_for(pool, domain);
     if (rc == 0)
         rc = region_map(&guest.table_memory, (size_t)n_pages * sizeof *guest.table, 1, PAGES_HUGE);
     if (rc == 0)
         rc = region_map(&guest.marks_memory, (size_t)(n_pages + 63) / 64 * sizeof *guest.marks, 1, PAGES_SMALL);
+    if (rc == 0 && !(guest.large = calloc((size_t)(n_pages / DEDUPCORE_LARGE_PAGE + 1), 1)))
+        rc = DEDUPCORE_ENOMEM;
+    if (rc == 0 && pool->scan)
+        rc = scan_add_pages(pool, n_pages);
     if (rc) {
         region_unmap(&guest.table_memory);
+        region_unmap(&guest.marks_memory);
+        free(guest.large);
         return rc;
     }
     guest.table = guest.table_memory.at;
@@ -139,5 +152,8 @@ void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *cou
         .cow_breaks = pool->cow_breaks,
         .pages_merged = pool->merged,
         .pages_released = pool->released,
+        .large_pages = pool->n_large,
+        .large_breaks = pool->large_breaks,
+        .large_rebuilds = pool->large_rebuilds,
     };
 }

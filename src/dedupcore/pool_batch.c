@@ -130,12 +130,40 @@ static uint64_t exact_need(dedupcore_pool *pool, pool_guest *guest, const uint32
     return need;
 }
 
+/*
+ * Makes large pages of what these pages touch. None where the batch would then not fit: it is refused only where small pages do
+ * not fit, either.
+ */
+static void touch_large(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n)
+{
+    const uint64_t n_free = pool_n_free(pool), n_ranges = guest->n_pages / DEDUPCORE_LARGE_PAGE;
+    if (n_free / DEDUPCORE_LARGE_PAGE > n_ranges + n / DEDUPCORE_LARGE_PAGE) /* more than enough */
+        pool_touch_large(pool, guest, gpns, n, UINT64_MAX);
+    else
+        pool_touch_large(pool, guest, gpns, n, n_free - exact_need(pool, guest, gpns, n));
+}
+
+/* Before the pages are written: breaks large pages that may not be written in place, and makes those of a first touch. */
+static void prepare_large(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n)
+{
+    int absent = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (guest->table[gpns[i]] == DEDUPCORE_ABSENT)
+            absent = 1;
+        else if (pool_is_large(guest, gpns[i]) && !pool_owns_block(pool, guest->table[gpns[i]]))
+            pool_break_large(pool, guest, gpns[i]);
+    }
+    if (absent && guest->wants_large && frames_have_block(&pool->frames))
+        touch_large(pool, guest, gpns, n);
+}
+
 /* The frame that the page's new content goes to. */
 static inline uint32_t frame_to_write(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
 {
     const uint32_t before = guest->table[gpn];
     if (before != DEDUPCORE_ABSENT && pool->refs[before] == 1) {
         pool_forget_zero(pool, before);
+        pool->cow_breaks += pool->scan && scan_unprotect(pool, before); /* the last page of a shared frame keeps it */
         return before;
     }
     if (before == DEDUPCORE_ABSENT) {
@@ -164,9 +192,13 @@ int dedupcore_pool_write(dedupcore_pool *pool, uint32_t number, const uint32_t *
     if (n > pool_n_free(pool) && rough_need(pool, guest, gpns, n) > pool_n_free(pool) &&
         exact_need(pool, guest, gpns, n) > pool_n_free(pool))
         return DEDUPCORE_EFULL;
+    if (guest->wants_large || guest->n_large)
+        prepare_large(pool, guest, gpns, n);
     for (size_t i = 0; i < n; i++) {
         fetch_ahead(pool, guest, gpns, i, n);
         const uint32_t frame = frame_to_write(pool, guest, gpns[i]);
+        if (pool->scan)
+            scan_page_written(pool, guest->first + gpns[i]);
         copy_frame(frames_at(&pool->frames, frame), (const uint8_t *)data + i * size, size);
     }
     return 0;
@@ -207,7 +239,11 @@ int dedupcore_pool_release(dedupcore_pool *pool, uint32_t number, const uint32_t
         const uint32_t frame = guest->table[gpns[i]];
         if (frame == DEDUPCORE_ABSENT)
             continue;
+        if (pool_is_large(guest, gpns[i]))
+            pool_break_large(pool, guest, gpns[i]);
         guest->table[gpns[i]] = DEDUPCORE_ABSENT;
+        if (pool->scan)
+            scan_page_released(pool, guest->first + gpns[i]);
         pool_drop_ref(pool, frame);
         pool->n_present--;
         pool->released++;
@@ -220,7 +256,7 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t number, const uint32_t *
                          uint8_t *merged, size_t *wrong)
 {
     *wrong = n;
-    if (number >= pool->n_guests)
+    if (number >= pool->n_guests || pool->scan)
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
     if (!are_distinct(guest, gpns, n, wrong))
@@ -236,7 +272,7 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t number, const uint32_t *
     for (size_t i = 0; i < n; i++) {
         const uint32_t from = guest->table[gpns[i]], to = into[i];
         merged[i] = from == to;
-        if (from == to || !pool_is_mapped(pool, to) ||
+        if (from == to || !pool_is_mapped(pool, to) || pool_is_large(guest, gpns[i]) || pool_holds_large(pool, to) ||
             memcmp(frames_at(&pool->frames, from), frames_at(&pool->frames, to), pool->frames.frame_size) != 0)
             continue;
         guest->table[gpns[i]] = to;

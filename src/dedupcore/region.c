@@ -37,6 +37,24 @@ int region_map(region *made, size_t size, size_t align, region_pages pages)
     return 0;
 }
 
+int region_grow(region *r, size_t size, region_pages pages)
+{
+    if (!r->at)
+        return region_map(r, size, 1, pages);
+    if (size <= r->size)
+        return 0;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (size > SIZE_MAX / 4)
+        return DEDUPCORE_ENOMEM;
+    size = (size + page - 1) / page * page;
+    void *at = mremap(r->at, r->size, size, MREMAP_MAYMOVE);
+    if (at == MAP_FAILED)
+        return DEDUPCORE_ENOMEM;
+    (void)madvise(at, size, pages == PAGES_HUGE ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    *r = (region){at, size};
+    return 0;
+}
+
 void region_unmap(region *r)
 {
     if (r->at)

@@ -18,6 +18,9 @@ typedef enum { PAGES_SMALL, PAGES_HUGE } region_pages;
  */
 int region_map(region *made, size_t size, size_t align, region_pages pages);
 
+/* Makes it larger, at another address if need be; what is new is zero. One that is not mapped becomes so. Errors: as above. */
+int region_grow(region *r, size_t size, region_pages pages);
+
 void region_unmap(region *r); /* one that is not mapped is fine */
 
 #endif

@@ -180,7 +180,7 @@ def test_a_slowdown_planted_in_a_guest_is_noticed(old: str, new: str, step: str,
     [
         pytest.param("if (frame_size == 8) /* content names", "if (frame_size == 9) /*", "read", id="a call a name"),
         pytest.param(
-            "if (store->used[0][store->lowest] == ~UINT64_C(0))", "if (1)", "break", id="a search for each frame"
+            "if (store->used.level[0][store->lowest] == ~UINT64_C(0))", "if (1)", "break", id="a search for each frame"
         ),
         pytest.param(
             "if (!sorted && store->frame_size >= store->page)", "if (!sorted)", "release", id="small frames sorted"

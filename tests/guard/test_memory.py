@@ -134,3 +134,55 @@ def test_peak_of_sharing(kind: str, per_frame: int) -> None:
     print(f"{kind}: {taken / n:.1f} bytes a frame")
     assert taken <= per_frame * n + 16 * MIB
     assert taken >= 20 * n if kind == "one" else 16 * n, "what is measured is not the peak"
+
+
+# argv: policy, pages. Prints the bytes a page that a pool of names takes beside the names themselves, all of them
+# different; and those of a guest that was never touched.
+BOOKKEEPING = """
+import math, re, sys
+from pathlib import Path
+import numpy as np
+from pagedup.sharing import Dirty, Esx, FramePool, Ksm
+
+kind, n = sys.argv[1], int(sys.argv[2])
+policy = {"none": None, "dirty": Dirty(), "ksm": Ksm(), "esx": Esx(cpu_ghz=1)}[kind]
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+def filled(n):
+    pool = FramePool(2 * n, 8, policy=policy)
+    guest = pool.add_guest(n)
+    at = np.arange(min(n, 1 << 16), dtype=np.uint32)
+    data = at.astype(np.uint64)
+    for first in range(0, n, len(at)):
+        guest.write(at + np.uint32(first), data + np.uint64(first + 1))
+    for _ in range(3 if policy else 0):
+        pool.scan(math.inf)
+    assert pool.counts().in_use == n
+    return pool
+
+filled(1 << 16)  # what is imported and allocated once
+before = resident()
+pool = filled(n)
+present = resident() - before - 8 * n
+before = resident()
+pool.add_guest(n)
+for _ in range(3 if policy else 0):
+    pool.scan(math.inf)
+print(present / n, (resident() - before) / n)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+@pytest.mark.parametrize(("kind", "most"), [("none", 11), ("dirty", 28), ("ksm", 28), ("esx", 28)])
+def test_bookkeeping(kind: str, most: int) -> None:
+    """KSM takes 64 bytes for a page that it scans."""
+    n = 4 << 20  # the index has just grown
+    done = run_python(BOOKKEEPING, kind, n)
+    assert done.returncode == 0, done.stderr
+    present, untouched = map(float, done.stdout.split())
+    print(f"{kind}: {present:.1f} bytes a present page, {untouched:.1f} an untouched one")
+    assert present <= most
+    assert untouched <= 8
+    assert present >= 10, "what is measured is not the bookkeeping"

@@ -32,12 +32,12 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->n_pages--) \
     WAY(pool->frames.in_use++) \
     WAY(pool->frames.n_pending++) \
-    WAY(pool->frames.used[0][130 / 64] |= UINT64_C(1) << 130 % 64) \
-    WAY(pool->frames.used[0][0] &= ~UINT64_C(1)) \
-    WAY(pool->frames.used[0][250 / 64] |= UINT64_C(1) << 250 % 64) \
-    WAY(pool->frames.used[0][4] &= ~(UINT64_C(1) << 63)) \
-    WAY(pool->frames.used[1][0] |= UINT64_C(1) << 3) \
-    WAY(pool->frames.used[1][0] &= ~UINT64_C(1)) \
+    WAY(pool->frames.used.level[0][130 / 64] |= UINT64_C(1) << 130 % 64) \
+    WAY(pool->frames.used.level[0][0] &= ~UINT64_C(1)) \
+    WAY(pool->frames.used.level[0][250 / 64] |= UINT64_C(1) << 250 % 64) \
+    WAY(pool->frames.used.level[0][4] &= ~(UINT64_C(1) << 63)) \
+    WAY(pool->frames.used.level[1][0] |= UINT64_C(1) << 3) \
+    WAY(pool->frames.used.level[1][0] &= ~UINT64_C(1)) \
     WAY(pool->frames.lowest = 4)
 
 static void must(int rc)

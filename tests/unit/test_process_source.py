@@ -19,8 +19,8 @@ import pytest
 import pagedup.memory.live.pagemap as pagemap_module
 from benchmarks import ksm
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, NamedExtent, Source, SourceTextError, open_sources
+from pagedup.memory.live import pagemap_scan, take
 from pagedup.memory.live import same_memory as same_memory_module
-from pagedup.memory.live import take
 from pagedup.memory.live.pagemap import Page, Pagemap
 from pagedup.memory.live.remote import RemoteMemory
 from pagedup.memory.live.same_memory import same_memory
@@ -181,9 +181,10 @@ def test_nothing_is_faulted_in(child: Child) -> None:
 
 
 def test_a_huge_reservation_takes_no_time(child: Child) -> None:
+    present = pagemap_scan.PRESENT
     with open(f"/proc/{child.process.pid}/pagemap", "rb") as file:
         try:
-            pagemap_module._regions(file.fileno(), 0, PAGE)
+            pagemap_scan.scan(file.fileno(), 0, PAGE, either=present, told=present)
         except OSError:
             pytest.skip("this kernel has no PAGEMAP_SCAN")
     begin = time.monotonic()
@@ -217,7 +218,7 @@ def test_small_chunks_give_the_same_pages(child: Child, monkeypatch: pytest.Monk
     with open(f"/proc/{child.process.pid}/pagemap", "rb") as file:
         whole = as_pages(Pagemap(file.fileno()).runs(begin, end), begin)
         assert whole == [(0, Page.OWN), (1, Page.OWN), (5, Page.OWN), (7, Page.ZERO)]
-        monkeypatch.setattr(pagemap_module, "_REGIONS_A_CALL", 1)
+        monkeypatch.setattr(pagemap_scan, "_REGIONS_A_CALL", 1)
         monkeypatch.setattr(pagemap_module, "_ENTRIES_A_READ", 1)
         assert as_pages(Pagemap(file.fileno()).runs(begin, end), begin) == whole
 
@@ -225,7 +226,7 @@ def test_small_chunks_give_the_same_pages(child: Child, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("a_call", [511, 512, 513, 1500, 2000, 4096])
 def test_scattered_pages_are_told_once(monkeypatch: pytest.MonkeyPatch, a_call: int) -> None:
     """The kernel buffers 512 regions; with more than these it does not say right where it ended."""
-    monkeypatch.setattr(pagemap_module, "_REGIONS_A_CALL", a_call)
+    monkeypatch.setattr(pagemap_scan, "_REGIONS_A_CALL", a_call)
     n = 8000
     with mmap.mmap(-1, n * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)

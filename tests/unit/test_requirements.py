@@ -50,7 +50,7 @@ def test_another_requirement_changes_nothing(tmp_path: Path, without_valgrind: s
 def test_a_word_that_is_not_known_is_an_error(tmp_path: Path) -> None:
     status, text = outcome(tmp_path, PAGEDUP_REQUIRE="ksm,valgrnd")
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert "PAGEDUP_REQUIRE names valgrnd; known are chromium, e2fsprogs, gdb, ksm, qemu, valgrind" in text
+    assert "PAGEDUP_REQUIRE names valgrnd; known are chromium, e2fsprogs, gdb, ksm, qemu, userfaultfd, valgrind" in text
 
 
 def test_every_marker_is_known_and_no_other(pytestconfig: pytest.Config) -> None:

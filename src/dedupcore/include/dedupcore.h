@@ -301,12 +301,14 @@ void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
  * Pages are named by guest and gpn (guest page number, from 0), and calls take batches of them. A call that fails has changed
  * nothing. `wrong`, where a call has it, becomes the index in the batch of what it refused; n where that is not one page.
  *
+ * Large pages: see below. Until a guest has some, there is nothing to know about them.
+ *
  * Memory: frames are mapped at once, but take memory only while they are in use if they are of at least a page of the
  * machine's: freed ones go back to the operating system, a call for each run of neighbours in a batch. Smaller ones are zeroed
  * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use and 4.2 a page of a guest.
  * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
  *
- * Threads: dedupcore_pool_read, _memory, _table, _count and _check may run side by side. Every other call needs the pool to
+ * Threads: dedupcore_pool_read, _memory, _table, _large, _large_hints, _count and _check may run side by side. Every other call needs the pool to
  * itself: one writer, and nobody who reads meanwhile, its memory and its page tables included. A child after fork has a copy of
  * its own, which is whole if no call was under way. Different pools are independent.
  */
@@ -314,8 +316,10 @@ typedef struct dedupcore_pool dedupcore_pool;
 
 #define DEDUPCORE_ABSENT UINT32_MAX    /* in a page table: the page has no frame */
 #define DEDUPCORE_MAX_DOMAINS 65536u
+#define DEDUPCORE_LARGE_PAGE 512u      /* pages of a large one, frames of a block: 2 MiB of 4 KiB */
+#define DEDUPCORE_MAX_LARGE_FRAME (DEDUPCORE_MAX_FRAME_SIZE / DEDUPCORE_LARGE_PAGE) /* larger frames make none */
 
-/* Frames unless it says pages; since the pool was made, the last four. */
+/* Frames unless it says pages; since the pool was made, from first_touches on, except large_pages. */
 typedef struct {
     uint64_t capacity;
     uint64_t in_use;
@@ -329,6 +333,9 @@ typedef struct {
     uint64_t cow_breaks;     /* pages that got a frame of their own at a write to a shared one */
     uint64_t pages_merged;   /* pages that were moved to an equal frame */
     uint64_t pages_released; /* pages that had a frame, and were released */
+    uint64_t large_pages;    /* there are now; each is 512 pages in the numbers above */
+    uint64_t large_breaks;   /* large pages that became small ones */
+    uint64_t large_rebuilds; /* large pages made of small ones */
 } dedupcore_pool_counts;
 
 /*
@@ -389,7 +396,134 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *g
  */
 int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
 
+/*
+ * Large pages. Range r of a guest is its pages 512 r to 512 r + 511 (DEDUPCORE_LARGE_PAGE; what is left at the end is in none),
+ * block b of the pool its frames 512 b to 512 b + 511. A range is a large page if it lies in one block, page for frame, and is
+ * mapped by one entry, as 2 MiB of memory are. Its 512 pages are read and written like others, and have their entries in the
+ * page table. But what they hold is not shared: dedupcore_pool_merge and _share neither move them nor move others to
+ * their frames, until the large page is broken. Large pages that are equal as a whole are shared as a whole.
+ *
+ * One entry protects all of a large page or nothing of it. So only one that shares none of its frames is written in place; a
+ * write to one that shares some breaks it, and then goes to the page alone: to a frame of its own if its frame is shared. The
+ * other 511 pages stay where they are, and so do other large pages in the block. Releasing a page of a large one breaks it first.
+ */
+
+/*
+ * From now on the first touch of a range of the guest makes it a large page: when a page of it is written, none of which is
+ * present, all of it becomes so, zero but for what is written, in the lowest block of free frames. Small pages as ever where no
+ * block is free, or where the batch would not fit with it; so a batch is refused only if it does not fit in small pages.
+ * Errors: DEDUPCORE_EINVAL (guest; frames above DEDUPCORE_MAX_LARGE_FRAME).
+ */
+int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest);
+
+/*
+ * An entry for each range of the guest, 1 if it is a large page, else 0; at the same place as long as the pool lives. NULL: no
+ * such guest. *n_ranges, unless it is NULL, becomes how many ranges it has: none of frames above DEDUPCORE_MAX_LARGE_FRAME.
+ */
+const uint8_t *dedupcore_pool_large(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges);
+
+/* The large pages become 512 small ones each, where they are. `wrong` is of ranges.
+ * Errors: DEDUPCORE_EINVAL (guest; a range that is out of range, there for the second time, or no large page). */
+int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, size_t *wrong);
+
+/*
+ * Ranges of small pages become large pages, one after the other; rebuilt[i] becomes 1 if ranges[i] did, 0 if it stays as it is.
+ *  - Broken from a block that holds other large pages, and not changed since: it is one of them again, as shared as before.
+ *  - Else, if more than max_shared of its pages share their frames, or none is present, it stays as it is.
+ *  - Else, if it still has a block of its own, page for frame, it stays there.
+ *  - Else its pages are copied to the lowest block of free frames, absent ones become zero pages, and their frames go to
+ *    whom they are left to. Where no block is free it stays as it is.
+ * Errors: DEDUPCORE_EINVAL (guest; a range that is out of range, there for the second time, or a large page).
+ */
+int dedupcore_pool_rebuild_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
+                                 uint32_t max_shared, uint8_t *rebuilt, size_t *wrong);
+
+/*
+ * Stores equal large pages once a domain: of blocks that hold them and are equal as a whole, which dedupcore_find_duplicates
+ * finds, the lowest stays, and gets the large pages of the others. Memory and work as for dedupcore_pool_share, where a block
+ * is a frame. Errors: DEDUPCORE_ENOMEM.
+ */
+int dedupcore_pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
+
+/* What sharing would find in a large page if it were broken. */
+typedef struct {
+    uint32_t guest;
+    uint32_t range;
+    uint16_t zero;      /* of its pages: those of zero bytes */
+    uint16_t shareable; /* others that are equal to what another frame in use of the domain holds, in this large page or not */
+} dedupcore_large_hint;
+
+/*
+ * The hints for all n large pages (there are as many as dedupcore_pool_count says), by guest and range; breaks none. Exact:
+ * all frames in use are grouped. Memory and work as for dedupcore_pool_share, and a bit a frame.
+ * Errors: DEDUPCORE_EINVAL (n), DEDUPCORE_ENOMEM.
+ */
+int dedupcore_pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
+                               size_t n, dedupcore_work *work);
+
 void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
+
+/* --- sharing policies: the scanners of real systems, over a pool ---------------------------------------------------- */
+
+#define DEDUPCORE_POLICY_DIRTY 1u /* what was written, and nothing else: a dirty log says what */
+#define DEDUPCORE_POLICY_KSM 2u   /* Linux 6.18, mm/ksm.c */
+#define DEDUPCORE_POLICY_ESX 3u   /* Waldspurger, "Memory resource management in VMware ESX Server", OSDI 2002 */
+
+typedef struct {
+    uint32_t kind;             /* DEDUPCORE_POLICY_* */
+    uint32_t max_page_sharing; /* KSM: pages that one frame may have, 2 or more */
+    uint32_t use_zero_pages;   /* KSM: 0 or 1 */
+    uint32_t smart_scan;       /* KSM: 0 or 1 */
+    uint64_t seed;             /* ESX: of the order in which pages are looked at */
+} dedupcore_policy;
+
+/* Since the policy was set; and, from pages_stable on, now. Pages, unless it says frames. */
+typedef struct {
+    uint64_t full_scans;    /* of all guests; ESX: of one */
+    uint64_t pages_scanned; /* that the original would have looked at */
+    uint64_t pages_skipped; /* by smart_scan */
+    uint64_t pages_hashed;  /* of these, that it would have read whole for a checksum or hash */
+    uint64_t stable_searches, unstable_searches; /* KSM: of its trees */
+    uint64_t hints_matched; /* ESX: times that a page's hash was that of a hint, */
+    uint64_t hints_stale;   /* of which the hint's page had changed, */
+    uint64_t collisions;    /* or held another content with the same hash */
+    uint64_t frames_hashed; /* that were really read for it, and */
+    uint64_t frames_compared;
+    uint64_t pages_stable;  /* mapped to stable frames */
+    uint64_t frames_stable; /* write-protected; zero frames apart */
+    uint64_t pages_settled; /* KSM: in the unstable tree, which are pages_unshared; ESX: hints */
+    uint64_t pages_items;   /* KSM: that it keeps an item for */
+    uint64_t pages_changed; /* that the scanner has yet to look at, or, KSM, takes for changing */
+} dedupcore_scan_counts;
+
+/*
+ * The pool shares by this policy from now on, and then by it alone: dedupcore_pool_share, dedupcore_pool_share_large and
+ * dedupcore_pool_merge refuse (DEDUPCORE_EINVAL). It must have neither guests nor a policy.
+ *
+ * Takes 8.3 bytes a frame that was ever in use, 2 to 4 more a frame that is being shared or could be, and 5 a page of a guest.
+ * Errors: DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM; the pool is then as it was.
+ */
+int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);
+
+/*
+ * Lets the scanner go on for up to n_pages pages, as its original counts them. *ended becomes 1 if it met the end of the last
+ * guest, where it stops, and goes on with the first one at the next call; else 0.
+ * DIRTY: pages that were written, in ascending order, each merged with an equal one if there is any; zero pages are stored once
+ * apart. KSM: see its source and documentation; one call is one time that it wakes up.
+ * A page that was ever merged is written by copy on write even if its frame has no other page left, as in the originals.
+ * Errors: DEDUPCORE_EINVAL (no policy, or ESX).
+ */
+int dedupcore_pool_scan(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+
+/*
+ * The same for one guest under the policy ESX: *n_pages more of its pages, absent ones too, in an order that is random and
+ * another one in each pass. If its pass ends it stops; *ended becomes 1, and *n_pages how many are left; else 0 and 0.
+ * Errors: DEDUPCORE_EINVAL (another policy, or none; guest).
+ */
+int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended);
+
+/* All zero if the pool has no policy. */
+void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts *counts);
 
 /* What dedupcore_pool_check found, and where: UINT32_MAX, UINT64_MAX for what it is not about. */
 typedef struct {
@@ -401,8 +535,9 @@ typedef struct {
 
 /*
  * Proves that the pool is as it says: every page's frame is in use and of its domain; every frame is mapped as often as
- * counted, and in use if it is mapped at all; free frames are zero bytes, and frames said to be zero are; the free frames
- * are found; all counters are right. Reads everything; takes 4 bytes a frame that was ever in use.
+ * counted, and in use if it is mapped at all; large pages lie in one block each, where no small page was moved to; free frames
+ * are zero bytes, and frames said to be zero are; the free frames and blocks are found; all counters are right. Reads
+ * everything; takes 4 bytes a frame that was ever in use.
  * Errors: DEDUPCORE_EBROKEN, and *flaw is the first that was found; DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);

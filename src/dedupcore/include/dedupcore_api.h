@@ -63,6 +63,18 @@ typedef struct {
     int (*pool_share)(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
     void (*pool_count)(const dedupcore_pool *pool, dedupcore_pool_counts *counts);
     int (*pool_check)(const dedupcore_pool *pool, dedupcore_flaw *flaw);
+    int (*pool_set_policy)(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);
+    int (*pool_scan)(dedupcore_pool *pool, uint64_t n_pages, int *ended);
+    int (*pool_scan_guest)(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended);
+    void (*pool_scan_count)(const dedupcore_pool *pool, dedupcore_scan_counts *counts);
+    int (*pool_use_large)(dedupcore_pool *pool, uint32_t guest);
+    const uint8_t *(*pool_large)(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_ranges);
+    int (*pool_break_large)(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, size_t *wrong);
+    int (*pool_rebuild_large)(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n, uint32_t max_shared,
+                              uint8_t *rebuilt, size_t *wrong);
+    int (*pool_share_large)(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
+    int (*pool_large_hints)(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints, size_t n,
+                            dedupcore_work *work);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)

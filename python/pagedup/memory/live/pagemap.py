@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from pagedup.memory.live.pagemap_scan import FILE, PFNZERO, PRESENT, SWAPPED, scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,16 +24,7 @@ _FILE_OR_SHARED = np.uint64(1 << 61)
 _GUARD = np.uint64(1 << 58)  # no memory behind it: MADV_GUARD_INSTALL of Linux 6.13, told since 6.15
 _EXCLUSIVE = np.uint64(1 << 56)
 
-# ioctl PAGEMAP_SCAN of Linux 6.7, with struct pm_scan_arg: it skips what was never touched, where plain reading yields
-# 8 bytes for each page of a reservation of terabytes; and it knows the zero page.
-_PAGEMAP_SCAN = 0xC0606610
-_SCAN_ARGUMENT = struct.Struct("=12Q")
-_SCAN_FILE = 1 << 2
-_SCAN_PRESENT = 1 << 3
-_SCAN_SWAPPED = 1 << 4
-_SCAN_PFNZERO = 1 << 5
-_SCANNED = _SCAN_FILE | _SCAN_PRESENT | _SCAN_SWAPPED | _SCAN_PFNZERO
-_REGIONS_A_CALL = 4096
+_SCANNED = FILE | PRESENT | SWAPPED | PFNZERO
 _ENTRIES_A_READ = 1 << 19
 _TO_READ = 100  # in the place of a Page: its entry tells
 _GAP = 512  # pages; reading their entries takes less than another round in Python
@@ -79,13 +70,14 @@ class Pagemap:
 
     def _scan(self, start: int, end: int) -> Runs:
         """By the ioctl; where what it tells is not all, the entries are read, for the bits that it lacks."""
+        regions = scan(self._fd, start, end, either=PRESENT | SWAPPED, told=_SCANNED)
         found = []
-        for group in _near(_regions(self._fd, start, end), _GAP * self._page):
+        for group in _near(regions, _GAP * self._page):
             first = int(group[0, 0])
-            present = (group[:, 2] & _SCAN_PRESENT) != 0
+            present = (group[:, 2] & PRESENT) != 0
             kinds = np.full(len(group), _TO_READ, np.uint8)
-            kinds[present & ((group[:, 2] & _SCAN_PFNZERO) != 0)] = Page.ZERO
-            kinds[present & ((group[:, 2] & _SCAN_FILE) != 0)] = Page.FILE
+            kinds[present & ((group[:, 2] & PFNZERO) != 0)] = Page.ZERO
+            kinds[present & ((group[:, 2] & FILE) != 0)] = Page.FILE
             if (kinds != _TO_READ).all():
                 found.append(np.column_stack((group[:, :2], kinds.astype(np.uint64))))
                 continue
@@ -135,27 +127,6 @@ class Pagemap:
         runs = np.stack((edges[some], ends[some], kinds[edges[some]]), axis=1).astype(np.uint64)
         runs[:, :2] = runs[:, :2] * np.uint64(self._page) + np.uint64(address)
         return runs
-
-
-def _regions(fd: int, start: int, end: int) -> Runs:
-    """First address, end, and categories of each stretch that is in memory or in swap."""
-    regions = np.empty((_REGIONS_A_CALL, 3), np.uint64)
-    vector = regions.__array_interface__["data"][0]
-    found = []
-    while start < end:
-        either = _SCAN_PRESENT | _SCAN_SWAPPED
-        argument = bytearray(
-            _SCAN_ARGUMENT.pack(
-                _SCAN_ARGUMENT.size, 0, start, end, 0, vector, _REGIONS_A_CALL, 0, 0, 0, either, _SCANNED
-            )
-        )
-        count = fcntl.ioctl(fd, _PAGEMAP_SCAN, argument)
-        found.append(regions[:count].copy())
-        if count < _REGIONS_A_CALL:
-            break
-        # Where the walk ended. The kernel may tell an earlier place, at which it once emptied a buffer of its own.
-        start = max(_SCAN_ARGUMENT.unpack(argument)[4], int(regions[count - 1, 1]))
-    return _concatenated(found)
 
 
 def _near(regions: Runs, gap: int) -> list[Runs]:

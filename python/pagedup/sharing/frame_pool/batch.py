@@ -24,7 +24,8 @@ def whole_numbers(what: str, numbers: ArrayLike, limit: int, of: str) -> NDArray
         raise TypeError(f"{what} has the dtype {given.dtype}; it must be of integers")
     if int(given.max()) >= limit or int(given.min()) < 0:
         at = int(np.argmax((given < 0) | (given >= limit)))
-        raise ValueError(f"{what}[{at}] is {given[at]}; there are {limit:,} {of}, 0 to {limit - 1:,}")
+        numbered = f", 0 to {limit - 1:,}" if limit else ""
+        raise ValueError(f"{what}[{at}] is {given[at]}; there are {limit:,} {of}{numbered}")
     return np.ascontiguousarray(given, np.uint32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,18 @@ if TYPE_CHECKING:
 ABSENT = dedupcore.ABSENT
 """In a page table: the page has no frame."""
 
+LARGE_PAGE = dedupcore.LARGE_PAGE
+"""Pages of a large page: 512."""
+
 
 class PoolGuest:
     """A guest whose pages are mapped to frames of its pool. Made by FramePool.add_guest.
+
+    Range r of a guest is its pages 512 * r to 512 * r + 511; what is left at the end is in no range. A range can be a
+    large page, one entry that maps 512 neighbours, aligned, as 2 MiB of memory are. Its pages are read and written like
+    others, but not shared, until it is broken: `merge` and FramePool.share leave them alone, and move no page to their
+    frames. FramePool.share_large shares equal large pages as a whole. A write to one that is shared, be it in part,
+    breaks it, and then is a write to that page alone; releasing a page of a large one breaks it, too.
 
     Calls take batches: `gpns` is an array of guest page numbers, one-dimensional, of integers of any kind (uint32 is
     not copied), each below `pages` and at most once in a batch. They release the GIL. A call that raises has changed
@@ -48,6 +58,14 @@ class PoolGuest:
         """Uint32 ndarray (pages,), a read-only view: the frame of each page, or ABSENT. It changes as the pool does."""
         return np.asarray(memoryview(self._pool.table(self._number))).view(np.uint32)
 
+    @property
+    def large(self) -> NDArray[np.bool_]:
+        """Bool ndarray (pages // 512,), a read-only view: which ranges are large pages. It changes as the pool does.
+
+        Empty in pools of frames above 2 MiB, which make no large pages.
+        """
+        return np.asarray(memoryview(self._pool.large(self._number))).view(np.bool_)
+
     def write(self, gpns: ArrayLike, data: NDArray[Any]) -> None:
         """Write whole pages: page gpns[i] becomes data[i].
 
@@ -55,7 +73,8 @@ class PoolGuest:
         of the pool's own memory.
 
         A page that has no frame gets one, and so does one that shares its frame (a COW break). Raises MemoryError when
-        that takes more frames than are free.
+        that takes more frames than are free. In a guest with large pages the first touch of a range makes all of it
+        present, zero but for what is written, unless there is no block of free frames, or it would make the batch fail.
         """
         numbers = whole_numbers("gpns", gpns, self.pages, "pages")
         held = frames("data", data, len(numbers), self._pool.frame_size)
@@ -91,3 +110,30 @@ class PoolGuest:
         merged = np.zeros(len(numbers), np.bool_)
         self._pool.merge(self._number, numbers, targets, merged.view(np.uint8))
         return merged
+
+    def break_large(self, ranges: ArrayLike) -> None:
+        """Make large pages 512 small ones each, where they are, so that they can be shared.
+
+        ranges: integers (n,), each once. Raises ValueError for ranges that are no large pages.
+        """
+        self._pool.break_large(self._number, self._ranges(ranges))
+
+    def rebuild_large(self, ranges: ArrayLike, *, max_shared_pages: int = 0) -> NDArray[np.bool_]:
+        """Make ranges of small pages large ones, one after the other, and return which were: a bool ndarray (n,).
+
+        A range that was broken from a shared large page and has not changed since is a part of that again. Of others,
+        those stay small of which no page is present, or more than `max_shared_pages` share their frames (from 0 to 512;
+        ESX calls it LPage.MaxSharedPages). The rest is copied to a free block of 512 frames, if there is one, and gives
+        up what it shared, absent pages becoming zero pages; what lies in such a block of its own still, stays there.
+
+        ranges: integers (n,), each once. Raises ValueError for ranges that are large pages already.
+        """
+        numbers, most = self._ranges(ranges), operator.index(max_shared_pages)
+        if not 0 <= most <= LARGE_PAGE:
+            raise ValueError(f"max_shared_pages is {most}; it must be from 0 to {LARGE_PAGE}")
+        rebuilt = np.zeros(len(numbers), np.bool_)
+        self._pool.rebuild_large(self._number, numbers, most, rebuilt.view(np.uint8))
+        return rebuilt
+
+    def _ranges(self, ranges: ArrayLike) -> NDArray[np.uint32]:
+        return whole_numbers("ranges", ranges, len(self.large), f"ranges of {LARGE_PAGE} pages")

@@ -1,0 +1,185 @@
+/*
+ * The policy `ksm`: what ksmd of Linux 6.18 does, page by page in the same order, without doing again what it has done.
+ *
+ * ksmd visits all pages, guest by guest. One that is not yet shared is taken for changing until its checksum is that of its
+ * last visit. A settled page is looked for among the write-protected, shared ones (the stable tree), then among the settled
+ * ones visited earlier in the same scan (the unstable tree, made anew by each scan), and else it is put there. So two equal
+ * pages meet when the second of them is visited; here all settled pages stay in one index, and what is in the unstable tree is
+ * known from where the scanner is. A settled page whose equal is not there now is busy: it is visited again until they meet.
+ * Nothing can come of visiting other settled pages, and they are only counted.
+ *
+ * smart_scan visits a page that found nothing ever more rarely: after four visits it skips one, then 2, 4 and 8 in a row, and
+ * 8 again. A page that is skipped is not in the unstable tree.
+ */
+#include <string.h>
+
+#include "scan.h"
+
+enum { REPEATS = 13, LAST = 22 }; /* a visit, and the next one like it */
+
+static int skips(uint8_t age)
+{
+    const uint32_t skipped = 1u << 4 | 3u << 6 | 0xfu << 9 | 0xffu << 14;
+    return skipped >> age & 1;
+}
+
+static uint8_t older(uint8_t age)
+{
+    return age + 1 == LAST ? REPEATS : (uint8_t)(age + 1);
+}
+
+/* Whether a loose frame's page, not the visited one, is in the unstable tree when the scanner is at that one. */
+static int in_unstable_tree(const scan *s, uint64_t page, uint64_t visited)
+{
+    const uint8_t as_settled = (uint8_t)(PAGE_QUIET << AGE_BITS | (s->pages[page] & AGE_MASK));
+    return page < visited && !scan_is_hidden(as_settled);
+}
+
+/* The page found an equal that is not in the unstable tree: that one has to be visited, too. In this batch, if it comes. */
+static void wake(dedupcore_pool *pool, look *batch, size_t i, uint64_t page)
+{
+    scan *s = pool->scan;
+    const uint64_t first = pool->guests[batch->guest].first;
+    if (scan_state(s, page) != PAGE_QUIET)
+        return; /* busy already; or changed, and visited for that */
+    const int comes = page > first + batch->gpns[i] && page < first + s->gpn && !scan_is_hidden(s->pages[page]);
+    scan_set(s, page, PAGE_BUSY, s->pages[page] & AGE_MASK);
+    if (!comes || batch->n == sizeof batch->gpns / sizeof *batch->gpns)
+        return;
+    size_t at = batch->n++;
+    for (; first + batch->gpns[at - 1] > page; at--) {
+        batch->gpns[at] = batch->gpns[at - 1];
+        batch->tags[at] = batch->tags[at - 1];
+        batch->zero[at] = batch->zero[at - 1];
+    }
+    batch->gpns[at] = (uint32_t)(page - first);
+    batch->tags[at] = s->tags[page];
+    batch->zero[at] = 0; /* or use_zero_pages is off: zero pages do not settle with it */
+    s->done.stable_searches--; /* it was counted as one of which nothing comes */
+    s->done.unstable_searches--;
+}
+
+static void visit(dedupcore_pool *pool, look *batch, size_t i)
+{
+    scan *s = pool->scan;
+    const pool_guest *guest = pool->guests + batch->guest;
+    const uint32_t gpn = batch->gpns[i], tag = batch->tags[i], frame = guest->table[gpn];
+    const uint64_t page = guest->first + gpn;
+    uint8_t age = s->pages[page] & AGE_MASK;
+    if (scan_state(s, page) == PAGE_CHANGED) {
+        if (scan_is_loose(s, frame)) /* for what it held before */
+            scan_forget(pool, frame);
+        const int is_new = age == NO_ITEM;
+        if (is_new)
+            age = s->policy.smart_scan != 0;
+        s->n_items += is_new;
+        const int settled = !is_new && s->tags[page] == tag;
+        s->tags[page] = tag;
+        scan_set(s, page, PAGE_CHANGED, age);
+        if (!settled)
+            return;
+    }
+    if (s->policy.use_zero_pages && batch->zero[i]) {
+        scan_merge_zero(pool, batch->guest, gpn);
+        return;
+    }
+    s->done.stable_searches++;
+    uint32_t match = DEDUPCORE_ABSENT, fullest = DEDUPCORE_ABSENT;
+    int waits = 0;
+    for (uint32_t g = *index_head(&s->index, tag); g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
+        if (g == frame || !scan_holds(pool, g, frame, tag))
+            continue;
+        waits = 1;
+        if (scan_is_stable(s, g)) {
+            if (fullest == DEDUPCORE_ABSENT || pool->refs[g] > pool->refs[fullest])
+                fullest = g;
+        } else if (in_unstable_tree(s, s->index.links[g].who, page)) {
+            match = g;
+        }
+    }
+    if (fullest != DEDUPCORE_ABSENT) { /* as with stable_node_chains_prune_millisecs = 0 */
+        scan_merge(pool, batch->guest, gpn, fullest);
+        return;
+    }
+    s->done.unstable_searches++;
+    if (match != DEDUPCORE_ABSENT) {
+        scan_merge(pool, batch->guest, gpn, match);
+        return;
+    }
+    for (uint32_t g = *index_head(&s->index, tag); waits && g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
+        if (g != frame && scan_holds(pool, g, frame, tag))
+            wake(pool, batch, i, s->index.links[g].who);
+    }
+    scan_set(s, page, waits ? PAGE_BUSY : PAGE_QUIET, age);
+    if (!scan_is_loose(s, frame))
+        scan_loosen(pool, page, frame);
+}
+
+/* Passes by pages, as the scanner does, and takes those that have to be visited. Returns how many of n_pages are left. */
+static uint64_t pass_by(dedupcore_pool *pool, look *batch, uint64_t most, uint64_t n_pages)
+{
+    scan *s = pool->scan;
+    const pool_guest *guest = pool->guests + batch->guest;
+    const int smart = s->policy.smart_scan != 0;
+    uint64_t at = s->gpn, quiet = 0, stable = 0, skipped = 0, left = n_pages;
+    for (batch->n = 0; batch->n < most && left && at < guest->n_pages; at++) {
+        const uint64_t page = guest->first + at;
+        const page_state state = scan_state(s, page);
+        const uint8_t age = s->pages[page] & AGE_MASK;
+        if (state == PAGE_ABSENT)
+            continue;
+        if (state == PAGE_LEFT || state == PAGE_ZERO) {
+            s->n_items -= age != NO_ITEM;
+            scan_set(s, page, state == PAGE_ZERO ? PAGE_ZERO : PAGE_ABSENT, state == PAGE_ZERO ? NO_ITEM : 0);
+            continue;
+        }
+        if (state == PAGE_STABLE) {
+            stable++;
+            left--;
+            continue;
+        }
+        if (smart && age != NO_ITEM) {
+            scan_set(s, page, state, older(age));
+            if (skips(age)) {
+                skipped++;
+                continue;
+            }
+        }
+        left--;
+        if (state == PAGE_QUIET)
+            quiet++;
+        else
+            batch->gpns[batch->n++] = (uint32_t)at;
+    }
+    s->gpn = at;
+    s->done.pages_skipped += skipped;
+    s->done.pages_scanned += n_pages - left;
+    s->done.pages_hashed += n_pages - left - stable;
+    s->done.stable_searches += quiet;
+    s->done.unstable_searches += quiet;
+    return left;
+}
+
+int scan_ksm(dedupcore_pool *pool, uint64_t n_pages)
+{
+    scan *s = pool->scan;
+    const uint64_t most = look_most(pool->frames.frame_size);
+    look batch;
+    for (; s->guest < pool->n_guests; s->guest++, s->gpn = 0) {
+        while (s->gpn < pool->guests[s->guest].n_pages) {
+            if (n_pages == 0)
+                return 0;
+            batch.guest = s->guest;
+            n_pages = pass_by(pool, &batch, most, n_pages);
+            look_prepare(pool, &batch);
+            for (size_t i = 0; i < batch.n; i++)
+                visit(pool, &batch, i);
+        }
+    }
+    if (n_pages == 0)
+        return 0; /* it did not look for more, and finds that there is none when it wakes the next time */
+    s->guest = 0;
+    s->gpn = 0;
+    s->done.full_scans++;
+    return 1;
+}
