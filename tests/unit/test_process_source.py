@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import pagedup.memory.live.pagemap as pagemap_module
+from benchmarks import ksm
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, NamedExtent, Source, SourceTextError, open_sources
 from pagedup.memory.live import pagemap_scan, take
 from pagedup.memory.live import same_memory as same_memory_module
@@ -110,6 +111,12 @@ def child(tmp_path: Path) -> Iterator[Child]:
     child = Child(tmp_path / "mapped")
     yield child
     child.end()
+
+
+@pytest.fixture
+def unstepped() -> Iterator[None]:
+    with ksm.unstepped():
+        yield
 
 
 def open_one(text: str) -> Source:
@@ -309,7 +316,7 @@ def test_pages_shared_since_a_fork_are_apart(child: Child) -> None:
         assert source.size + source.apart[Apart.ALREADY_SHARED] == pytest.approx(alone, rel=0.1)
 
 
-def test_only_what_is_marked_mergeable(child: Child) -> None:
+def test_only_what_is_marked_mergeable(unstepped: None, child: Child) -> None:
     with open_sources([child.text], live=LiveOptions(mergeable=True))[0] as source:
         assert source.extents == [] and source.size == 0
         assert source.apart[Apart.NOT_MERGEABLE] > 0
