@@ -10,13 +10,15 @@ import fcntl
 import mmap
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 KSM = Path("/sys/kernel/mm/ksm")
 LOCK = Path("/run/lock/pagedup-ksm.lock")
 STILL = 100_000_000  # milliseconds between scans: it scans only when told
 COUNTERS = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages", "full_scans")
+SINCE_BOOT = ("pages_skipped", "pages_scanned")
+CHAINS = ("stable_node_chains", "stable_node_dups")
 # In this order: run 2 gives every page its own copy again, and max_page_sharing can be set only when none is shared.
 SETTINGS = {
     "run": 2,
@@ -26,6 +28,7 @@ SETTINGS = {
     "max_page_sharing": 1 << 20,
     "pages_to_scan": 1 << 22,
     "sleep_millisecs": STILL,
+    "stable_node_chains_prune_millisecs": 2000,
 }
 
 AS_THEY_ARE: Mapping[str, int] = {}
@@ -46,6 +49,15 @@ def others() -> list[str]:
             if any("mg" in line.split() for line in lines if line.startswith("VmFlags:")):
                 found.append(smaps.parent.name)
     return found
+
+
+@contextlib.contextmanager
+def unstepped() -> Iterator[None]:
+    """Nobody steps KSM for the time of the block, which marks memory mergeable: its pages would be counted, too."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # without root, or where it has never been stepped
+            fcntl.flock(stack.enter_context(LOCK.open()), fcntl.LOCK_SH)
+        yield
 
 
 @contextlib.contextmanager
@@ -84,12 +96,18 @@ class Stepper:
     def __init__(self) -> None:
         self._sleep = STILL
         self._left = 0  # zero pages that are counted though none is merged: at times those of processes that ended
+        self._since_boot: dict[str, int] = {}
 
     def counters(self) -> dict[str, int]:
         """All that KSM counts and we look at."""
         found = {name: int(read(name)) for name in COUNTERS}
         found["ksm_zero_pages"] -= self._left
         return found
+
+    def all_counters(self) -> dict[str, int]:
+        """The same and more; what it counts since the machine was booted, from the restart on."""
+        more = {name: int(read(name)) - self._since_boot.get(name, 0) for name in SINCE_BOOT + CHAINS}
+        return self.counters() | more | {"general_profit": self.general_profit()}
 
     def general_profit(self) -> int:
         """What KSM says that it frees, in bytes, less what it needs for that."""
@@ -102,21 +120,36 @@ class Stepper:
                 (KSM / name).write_text(str(settings.get(name, SETTINGS[name])))
         self._sleep = STILL
         self._left = int(read("ksm_zero_pages"))
+        self._since_boot = {name: int(read(name)) for name in SINCE_BOOT}
 
     def scan(self) -> dict[str, int]:
         """Do one more full scan; the counters after it."""
         before = int(read("full_scans"))
-        if read("run") != "1":
-            (KSM / "run").write_text("1")
-        else:
-            self._sleep += 1  # a sleep of another length wakes it
-            (KSM / "sleep_millisecs").write_text(str(self._sleep))
-        end = time.monotonic() + 60
-        while int(read("full_scans")) == before:
-            if time.monotonic() > end:
-                raise TimeoutError("KSM did not finish a scan in 60 s")
-            time.sleep(0.01)
+        self._wake_until(lambda: int(read("full_scans")) != before)
         return self.counters()
+
+    def wake(self) -> bool:
+        """Let it visit pages_to_scan pages, or fewer, where a full scan ends; whether it did."""
+        before = int(read("full_scans"))
+        enough = int(read("pages_scanned")) + int(read("pages_to_scan"))
+        self._wake_until(lambda: int(read("full_scans")) != before or int(read("pages_scanned")) >= enough)
+        return int(read("full_scans")) != before
+
+    def _wake_until(self, done: Callable[[], bool]) -> None:
+        """Wake it once; again where it went to sleep just then and missed it."""
+        end = time.monotonic() + 60
+        missed = 0.0
+        while not done():
+            now = time.monotonic()
+            if now > end:
+                raise TimeoutError("KSM did not finish a scan in 60 s")
+            if now > missed:
+                self._sleep += 1  # a sleep of another length ends the sleep
+                (KSM / "sleep_millisecs").write_text(str(self._sleep))
+                if read("run") != "1":
+                    (KSM / "run").write_text("1")
+                missed = now + 1
+            time.sleep(0.002)
 
     def converge(self, most: int = 12) -> dict[str, int]:
         """Scan until the counters stay as they are; they do when nothing writes to the memory."""

@@ -53,8 +53,8 @@ POOL: dict[str, tuple[str, float]] = {
     "share": ("step_share", 472),
 }
 
-# Instructions a page of a guest of what policies.c runs, likewise; of the first two, and "dirty again", a page is one of each
-# of its two guests.
+# Instructions a page of what policies.c runs, likewise; of "dirty", "dirty again" and "ksm" a page is one of each of
+# its two guests.
 POLICIES: dict[str, tuple[str, float]] = {
     "dirty": ("step_scan", 746),
     "dirty again": ("step_scan", 5),

@@ -205,7 +205,7 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
 @pytest.mark.parametrize(
     ("old", "new", "step"),
     [
-        pytest.param("if (pages[*at] != CHANGED) {", "if (1) {", "dirty", id="a search for each page"),
+        pytest.param("if (pool->frames.frame_size == 8) {", "if (0) {", "dirty", id="a call a name"),
         pytest.param("while (bits < MOST_BITS && n >> bits >= PER_CHAIN)", "while (0)", "dirty", id="long chains"),
         pytest.param("if (p->left < 8 ||", "if (1 ||", "ksm again", id="page by page"),
     ],

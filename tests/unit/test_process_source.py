@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import pagedup.memory.live.pagemap as pagemap_module
+from benchmarks import ksm
 from pagedup.memory import Apart, Extent, LiveOptions, LiveSource, NamedExtent, Source, SourceTextError, open_sources
 from pagedup.memory.live import pagemap_scan, take
 from pagedup.memory.live import same_memory as same_memory_module
@@ -112,6 +113,12 @@ def child(tmp_path: Path) -> Iterator[Child]:
     child.end()
 
 
+@pytest.fixture
+def unstepped() -> Iterator[None]:
+    with ksm.unstepped():
+        yield
+
+
 def open_one(text: str) -> Source:
     (source,) = open_sources([text])
     return source
@@ -201,6 +208,8 @@ def test_both_ways_of_asking_agree(child: Child) -> None:
             if end - start < 1 << 40 and end < 1 << 63:
                 told, found = as_pages(asking.runs(start, end), start), as_pages(reading.runs(start, end), start)
                 kinds |= {kind for _, kind in told}
+                quick = as_pages(asking.runs(start, end, tell_shared=False), start)
+                assert quick == [(at, Page.OWN if kind == Page.SHARED else kind) for at, kind in told]
                 # Only the ioctl knows the zero page.
                 assert found == [(at, Page.SHARED if kind == Page.ZERO else kind) for at, kind in told]
         assert kinds >= {Page.OWN, Page.FILE} and (not asking._can_scan or Page.ZERO in kinds)
@@ -230,6 +239,24 @@ def test_scattered_pages_are_told_once(monkeypatch: pytest.MonkeyPatch, a_call: 
         with open("/proc/self/pagemap", "rb") as file:
             told = as_pages(Pagemap(file.fileno()).runs(begin, begin + n * PAGE), begin)
         assert told == [(at, Page.OWN) for at in touched.tolist()]
+        del pages
+
+
+def test_huge_pages_are_told() -> None:
+    huge = 2 << 20
+    with mmap.mmap(-1, 4 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        pages = np.frombuffer(memory, np.uint8)
+        begin = -(-pages.ctypes.data // huge) * huge
+        pages[begin - pages.ctypes.data + huge] = 1
+        with open("/proc/self/pagemap", "rb") as file:
+            pagemap = Pagemap(file.fileno())
+            told = pagemap.huge_pages(begin, begin + 3 * huge)
+            if told is None or not len(told):
+                pytest.skip("the kernel tells of no huge pages, or makes none")
+            assert told[:, :2].tolist() == [[begin + huge, begin + 2 * huge]]
+            part = pagemap.huge_pages(begin, begin + huge + 5 * PAGE)
+            assert part is not None and part[:, :2].tolist() == [[begin + huge, begin + huge + 5 * PAGE]]
         del pages
 
 
@@ -289,7 +316,7 @@ def test_pages_shared_since_a_fork_are_apart(child: Child) -> None:
         assert source.size + source.apart[Apart.ALREADY_SHARED] == pytest.approx(alone, rel=0.1)
 
 
-def test_only_what_is_marked_mergeable(child: Child) -> None:
+def test_only_what_is_marked_mergeable(unstepped: None, child: Child) -> None:
     with open_sources([child.text], live=LiveOptions(mergeable=True))[0] as source:
         assert source.extents == [] and source.size == 0
         assert source.apart[Apart.NOT_MERGEABLE] > 0
