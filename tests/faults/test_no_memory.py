@@ -129,7 +129,9 @@ from pagedup.sharing import FramePool
 what, frame_size = sys.argv[1], 64
 n = 1 << 18
 pool = FramePool(2 * n, frame_size)
-guests = [pool.add_guest(n, domain=domain) for domain in (range(2) if what == "domains" else (0, 0))]
+large = what.startswith("large")
+domains = range(2) if what == "domains" else (0, 0)
+guests = [pool.add_guest(n, domain=domain, large_pages=large) for domain in domains]
 data = np.zeros((n, frame_size // 8), np.uint64)
 data[:, 3] = np.arange(n) // 2
 for guest in guests:
@@ -140,6 +142,10 @@ def call():
         pool.add_guest(3 << 20)
     elif what == "pool":
         FramePool(1 << 16, 512).close()
+    elif what == "large hints":
+        pool.large_hints()
+    elif what == "large pages":
+        pool.share_large()
     else:
         pool.share()
 
@@ -150,7 +156,7 @@ def used():
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 before, failures, used_before = state(), 0, used()
-for extra in range(0, 128 << 20, 256 << 10):
+for extra in range(0, 128 << 20, 4 << 10 if what == "large pages" else 256 << 10):  # of blocks there are few
     resource.setrlimit(resource.RLIMIT_AS, (used() + extra, resource.RLIM_INFINITY))
     try:
         call()
@@ -169,12 +175,13 @@ pool.check()
 assert used() - used_before < 32 << 20, "the calls that failed kept their memory"
 if what in ("domains", "share"):
     assert pool.counts().in_use == n // 2 * len(set(guest.domain for guest in guests))
+assert pool.counts().in_use == n or what != "large pages"
 print(failures)
 """
 
 
-@pytest.mark.parametrize("what", ["share", "domains", "guest", "pool"])
+@pytest.mark.parametrize("what", ["share", "domains", "guest", "pool", "large hints", "large pages"])
 def test_no_memory_for_a_pool(what: str) -> None:
     done = run_python(STARVED_POOL, what)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 8
+    assert int(done.stdout) >= (3 if what == "large pages" else 8)

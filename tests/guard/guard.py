@@ -51,6 +51,8 @@ POOL: dict[str, tuple[str, float]] = {
     "read": ("step_read", 21),
     "release": ("step_release", 168),
     "share": ("step_share", 472),
+    "touch_large": ("step_write", 130),
+    "rebuild": ("step_rebuild", 180),
 }
 
 # Instructions a page of what policies.c runs, likewise; of "dirty", "dirty again" and "ksm" a page is one of each of
