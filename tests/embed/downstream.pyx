@@ -205,3 +205,39 @@ def large_pages():
     used.append(counts.in_use)
     dedupcore.pool_destroy(made)
     return used, [(hint.guest, hint.range, hint.zero, hint.shareable) for hint in hints], rebuilt
+
+
+def policies():
+    """A guest with two equal pages of names under each policy: frames in use, and pages scanned."""
+    cdef dedupcore.dedupcore_pool *made = NULL
+    cdef dedupcore.dedupcore_pool_counts counts
+    cdef dedupcore.dedupcore_scan_counts scanned
+    cdef dedupcore.dedupcore_policy policy
+    cdef dedupcore.dedupcore_key key
+    cdef uint32_t guest = 0
+    cdef uint64_t left
+    cdef int ended, i
+    cdef uint32_t *gpns = [0, 1]
+    cdef uint64_t *names = [7, 7]
+    cdef size_t wrong
+    found = []
+    dedupcore.key_seeded(&key, 1)
+    for kind in (dedupcore.DEDUPCORE_POLICY_DIRTY, dedupcore.DEDUPCORE_POLICY_KSM, dedupcore.DEDUPCORE_POLICY_ESX):
+        policy.kind, policy.max_page_sharing, policy.use_zero_pages, policy.smart_scan, policy.seed = kind, 2, 0, 0, 1
+        assert dedupcore.pool_create(&made, 4, 8) == 0
+        assert dedupcore.pool_set_policy(made, &policy, &key) == 0
+        assert dedupcore.pool_add_guest(made, 2, 0, &guest) == 0
+        assert dedupcore.pool_write(made, guest, gpns, names, 2, &wrong) == 0
+        with nogil:
+            for i in range(2):
+                left = 2
+                if policy.kind == dedupcore.DEDUPCORE_POLICY_ESX:
+                    dedupcore.pool_scan_guest(made, guest, &left, &ended)
+                else:
+                    dedupcore.pool_scan(made, 100, &ended)
+            dedupcore.pool_count(made, &counts)
+            dedupcore.pool_scan_count(made, &scanned)
+        assert ended
+        found.append((counts.in_use, scanned.pages_scanned))
+        dedupcore.pool_destroy(made)
+    return found

@@ -171,7 +171,7 @@ def test_others_come_in_between() -> None:
     """A scan that is long lets other threads write and read meanwhile."""
     with FramePool(1 << 17, 8, policy=Ksm(pages_to_scan=1000, sleep_millisecs=1)) as pool:
         guest = filled(pool, np.arange(1 << 17))
-        scanner = threading.Thread(target=lambda: pool.scan(500))
+        scanner = threading.Thread(target=lambda: pool.scan(100))
         scanner.start()
         written = 0
         out = np.zeros(1, np.uint64)
