@@ -53,10 +53,11 @@ class Done:
     """What was done until now."""
 
     pages_scanned: int = 0
-    pages_hashed: int = 0  # not those that are shared already, nor absent ones
+    pages_hashed: int = 0  # scanned ones that are not shared already, and the pages of hints that are matched
     hints_matched: int = 0
     hints_stale: int = 0  # of these
     collisions: int = 0  # a page's hash was that of another content, shared or hinted
+    pages_merged: int = 0  # that gave up a frame of their own for another
     cow_breaks: int = 0
 
 
@@ -120,9 +121,9 @@ class EsxModel:
                 del self.frames[self.key(page, frame.content)]
 
     def scan(self, order: Iterable[Page]) -> None:
-        """One page after the other."""
+        """One page after the other; absent ones are passed over."""
         for page in order:
-            self.done.pages_scanned += 1
+            self.done.pages_scanned += page in self.private or page in self.frame_of
             if page in self.private:
                 self.look_at(page)
 
@@ -146,6 +147,7 @@ class EsxModel:
     def meet(self, page: Page, hinted: Page, key: Key) -> None:
         """The page has the hash of which another one has the hint."""
         self.done.hints_matched += 1
+        self.done.pages_hashed += 1
         now = self.private[hinted]
         if self.key(hinted, now) != key:
             self.done.hints_stale += 1
@@ -156,14 +158,18 @@ class EsxModel:
         else:
             self.forget_hint(hinted)
             self.frames[key] = Frame(now, set())
-            self.join(hinted, self.frames[key])
+            self.enter(hinted, self.frames[key])
             self.join(page, self.frames[key])
 
     def join(self, page: Page, frame: Frame) -> None:
         """If the frame holds the same."""
-        if self.private[page] != frame.content:
+        if self.private[page] == frame.content:
+            self.done.pages_merged += 1
+            self.enter(page, frame)
+        else:
             self.reject(page)
-            return
+
+    def enter(self, page: Page, frame: Frame) -> None:
         del self.private[page]
         self.frame_of[page] = frame
         frame.pages.add(page)

@@ -1254,6 +1254,8 @@ cdef extern from "in_place.h" nogil:
                                 const uint64_t *sizes, const uint8_t *protections, size_t n, uint8_t *outcomes)
     void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_t *mapped,
                                  const uint8_t *protections, size_t n, uint8_t *outcomes)
+    void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size,
+                            uint8_t *freed)
     void inplace_split(const uint64_t *pages, size_t n, size_t page_size)
     void inplace_keep_small(const uint64_t *addresses, const uint64_t *sizes, size_t n)
     int inplace_forks(uint64_t *forks)
@@ -1308,6 +1310,21 @@ def in_place_zero(const uint64_t[::1] addresses, const uint64_t[::1] sizes, cons
     if n:
         with nogil:
             inplace_zero(&addresses[0], &sizes[0], &mapped[0], &protections[0], n, &outcomes[0])
+
+
+def in_place_free_zeros(const uint64_t[::1] addresses, const uint64_t[::1] sizes, size_t page_size,
+                        uint8_t[::1] freed):
+    """Give the pages of zeros in ranges of this process's memory back to the kernel; see in_place.h."""
+    cdef size_t n = addresses.shape[0], i
+    cdef uint64_t n_pages = 0
+    _same_length(n, sizes)
+    for i in range(n):
+        n_pages += sizes[i] // page_size
+    if n_pages != <uint64_t>freed.shape[0]:
+        raise ValueError(f"freed has {freed.shape[0]} items for {n_pages} pages")
+    if n_pages:
+        with nogil:
+            inplace_free_zeros(&addresses[0], &sizes[0], n, page_size, &freed[0])
 
 
 def in_place_split(const uint64_t[::1] pages, size_t page_size):

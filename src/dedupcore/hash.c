@@ -8,7 +8,8 @@
  * Layout of dedupcore_key.words: the words that NH adds to its input (one chunk's, and two more for each further round), then
  * the multipliers of the reductions. Parts are disjoint so that no two uses of the key depend on each other.
  */
-enum { CHUNK_WORDS = 512, ROUNDS = 8, NH_WORDS = CHUNK_WORDS + 2 * ROUNDS, REDUCE = NH_WORDS, CHAIN = NH_WORDS + 8, NAMES = NH_WORDS + 10 };
+enum { CHUNK_WORDS = 512, ROUNDS = 8, NH_WORDS = CHUNK_WORDS + 2 * ROUNDS, REDUCE = NH_WORDS, CHAIN = NH_WORDS + 8 };
+_Static_assert((int)HASH_NAMES == CHAIN + 2, "the parts of the key are disjoint");
 enum { CHUNK = 8 * CHUNK_WORDS };
 
 __extension__ typedef unsigned __int128 uint128;
@@ -74,17 +75,6 @@ signer signer_for(size_t frame_size, const dedupcore_key *key, const byte_scans 
     return s;
 }
 
-/* A bijection of 64-bit numbers that keeps 0: multiplications by odd numbers and shifts that can be undone. */
-static inline uint64_t mix_name(uint64_t x, const uint64_t *key)
-{
-    x *= key[0] | 1;
-    x ^= x >> 32;
-    x *= key[1] | 1;
-    x ^= x >> 29;
-    x *= key[2] | 1;
-    return x ^ x >> 32;
-}
-
 uint64_t sign_whole(const signer *s, const uint8_t *frame)
 {
     uint64_t any = 0;
@@ -93,7 +83,7 @@ uint64_t sign_whole(const signer *s, const uint8_t *frame)
     if (!any)
         return 0;
     if (s->frame_size == 8)
-        return mix_name(any, s->key->words + NAMES);
+        return sign_name(any, s->key);
     return not_zero(reduce(nh(0, frame, s->frame_size, s->key->words), s->key->words + REDUCE));
 }
 

@@ -53,6 +53,20 @@ uint64_t sign_samples(const signer *s, const uint8_t *frame);
  */
 uint64_t sign_whole(const signer *s, const uint8_t *frame);
 
+enum { HASH_NAMES = 538 }; /* where the key has the multipliers of names: see hash.c */
+
+/* That of a frame of 8 bytes, by its content: multiplications by odd numbers and shifts that can be undone; 0 stays 0. */
+static inline uint64_t sign_name(uint64_t x, const dedupcore_key *key)
+{
+    const uint64_t *factors = key->words + HASH_NAMES;
+    x *= factors[0] | 1;
+    x ^= x >> 32;
+    x *= factors[1] | 1;
+    x ^= x >> 29;
+    x *= factors[2] | 1;
+    return x ^ x >> 32;
+}
+
 /* A hash of a block (BLOCK bytes), its offset in its frame and the lead that the frame was compared with. Never 0. */
 uint64_t hash_block(const uint8_t *block, size_t offset, uint32_t lead, const dedupcore_key *key);
 

@@ -16,6 +16,8 @@
 #define MADV_COLD 20 /* of Linux 5.4 */
 #endif
 
+enum { AT_ONCE = 2 << 20 }; /* bytes: between the look at zeros and their end nobody should have time to write to them */
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t n_forks;
 static int counting;
@@ -89,6 +91,27 @@ void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_
             outcomes[i] = INPLACE_REPLACED;
         else if ((outcomes[i] = refused(at, sizes[i], protections[i], NULL)) == INPLACE_LOST)
             return;
+    }
+}
+
+void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size, uint8_t *freed)
+{
+    const byte_scans *scans = byte_scans_for(dedupcore_cpu_used());
+
+    for (size_t i = 0; i < n; i++) {
+        for (uint64_t at = addresses[i]; at < addresses[i] + sizes[i];) {
+            const uint64_t end = addresses[i] + sizes[i];
+            const uint64_t most = AT_ONCE - at % AT_ONCE;
+            const size_t size = end - at < most ? end - at : most;
+            const size_t zeros = scans->first_nonzero(pointer(at), size) / page_size * page_size;
+            const size_t seen = zeros < size ? zeros + page_size : zeros;
+
+            memset(freed, zeros && madvise(pointer(at), zeros, MADV_DONTNEED) == 0, zeros / page_size);
+            if (seen > zeros)
+                freed[zeros / page_size] = 0;
+            freed += seen / page_size;
+            at += seen;
+        }
     }
 }
 

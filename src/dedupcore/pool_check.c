@@ -111,7 +111,8 @@ static int check_large_pages(const dedupcore_pool *pool, uint32_t *found, dedupc
         const pool_guest *guest = pool->guests + g;
         uint64_t n_large = 0;
         for (uint64_t first = 0; first < guest->n_pages; first += DEDUPCORE_LARGE_PAGE) {
-            const uint64_t left = guest->n_pages - first, end = first + (left < DEDUPCORE_LARGE_PAGE ? left : DEDUPCORE_LARGE_PAGE);
+            const uint64_t left = guest->n_pages - first;
+            const uint64_t end = first + (left < DEDUPCORE_LARGE_PAGE ? left : DEDUPCORE_LARGE_PAGE);
             const uint8_t large = guest->large[first / DEDUPCORE_LARGE_PAGE];
             if (large > (end - first == DEDUPCORE_LARGE_PAGE))
                 return broken(flaw, "a range that cannot be a large page is said to be one", g, first, UINT64_MAX);
@@ -139,7 +140,7 @@ static int check_blocks(const dedupcore_pool *pool, const uint32_t *found, dedup
         if (block->large != found[first / DEDUPCORE_LARGE_PAGE])
             return broken(flaw, "a block does not hold as many large pages as counted", NOWHERE, UINT64_MAX, first);
         if (block->mixed > (block->large != 0))
-            return broken(flaw, "a block without large pages is said to share them with small ones", NOWHERE, UINT64_MAX, first);
+            return broken(flaw, "a block's flag is neither 0 nor 1, or it has no large page", NOWHERE, UINT64_MAX, first);
         for (uint64_t i = first; block->large && !block->mixed && i < first + DEDUPCORE_LARGE_PAGE; i++) {
             if (pool->refs[i] != block->large)
                 return broken(flaw, "a large page shares a frame with a small one unnoticed", NOWHERE, UINT64_MAX, i);

@@ -298,72 +298,97 @@ size_t look_most(size_t frame_size)
     return frame_size <= 256 ? LOOK_MOST : frame_size <= 4096 ? 16 : 1;
 }
 
-/*
- * Follows the chain of each tag to the frame that holds the same, a step at a time for all of them, so that none is waited for.
- * Must be inlined: GCC drops the call of a function that does nothing but fetch.
- */
-static inline __attribute__((always_inline)) void fetch_chains(const dedupcore_pool *pool, const look *at)
-{
-    enum { STEPS = 4 };
-    const scan *s = pool->scan;
-    const uint32_t *table = pool->guests[at->guest].table;
-    uint32_t found[2 * LOOK_MOST];
-    for (size_t i = 0; i < at->n; i++)
-        found[i] = *index_head(&s->index, at->tags[i]);
-    for (int step = 0; step < STEPS; step++) {
-        size_t left = 0;
-        for (size_t i = 0; i < at->n; i++) {
-            if (found[i] == DEDUPCORE_ABSENT)
-                continue;
-            __builtin_prefetch(s->index.links + found[i]);
-            __builtin_prefetch(frames_at(&pool->frames, found[i]));
-            left++;
-        }
-        if (left == 0)
-            return;
-        for (size_t i = 0; i < at->n; i++) {
-            const uint32_t frame = found[i];
-            if (frame == DEDUPCORE_ABSENT)
-                continue;
-            if (memcmp(frames_at(&pool->frames, frame), frames_at(&pool->frames, table[at->gpns[i]]), 8) == 0) {
-                __builtin_prefetch(pool->refs + frame);
-                if (scan_is_loose(s, frame)) {
-                    __builtin_prefetch(s->tags + s->index.links[frame].who);
-                    __builtin_prefetch(s->pages + s->index.links[frame].who);
-                }
-                found[i] = DEDUPCORE_ABSENT;
-            } else {
-                found[i] = s->index.links[frame].next;
-            }
-        }
-    }
-}
+/* A batch's frames, and of each the frame of the index that may hold the same. */
+typedef struct {
+    uint32_t frames[2 * LOOK_MOST], found[2 * LOOK_MOST];
+} chains;
 
-void look_prepare(const dedupcore_pool *pool, look *at)
+/* Fetches what belongs to the pages' frames. */
+static inline void fetch_frames(const dedupcore_pool *pool, const look *at, chains *c)
 {
-    scan *s = pool->scan;
-    const uint32_t *table = pool->guests[at->guest].table;
-    const uint16_t domain = pool->guests[at->guest].domain;
-    const uint32_t *tags = s->tags + pool->guests[at->guest].first;
+    const scan *s = pool->scan;
+    const pool_guest *guest = pool->guests + at->guest;
+    const uint32_t *tags = s->tags + guest->first;
     for (size_t i = 0; i < at->n; i++) {
-        __builtin_prefetch(table + at->gpns[i]);
+        __builtin_prefetch(guest->table + at->gpns[i]);
         __builtin_prefetch(tags + at->gpns[i]);
     }
     for (size_t i = 0; i < at->n; i++) {
-        const uint32_t frame = table[at->gpns[i]];
+        const uint32_t frame = c->frames[i] = guest->table[at->gpns[i]];
         __builtin_prefetch(frames_at(&pool->frames, frame));
         __builtin_prefetch(pool->refs + frame);
         __builtin_prefetch(s->index.links + frame);
         if (scan_is_loose(s, frame)) /* it is in the index for what it held before */
             __builtin_prefetch(index_head(&s->index, tags[at->gpns[i]]));
     }
+}
+
+static inline void tag_frames(const dedupcore_pool *pool, look *at, const chains *c)
+{
+    const scan *s = pool->scan;
+    const uint16_t domain = pool->guests[at->guest].domain;
     for (size_t i = 0; i < at->n; i++) {
-        const uint32_t frame = table[at->gpns[i]], next = table[at->gpns[i + 1 < at->n ? i + 1 : i]];
-        const uint64_t hash = hash_of(pool, frame, next);
+        uint64_t hash;
+        if (pool->frames.frame_size == 8) {
+            memcpy(&hash, frames_at(&pool->frames, c->frames[i]), sizeof hash);
+            hash = sign_name(hash, &s->key);
+        } else {
+            hash = hash_of(pool, c->frames[i], c->frames[i + 1 < at->n ? i + 1 : i]);
+        }
         at->zero[i] = hash == 0;
         at->tags[i] = scan_tag_of(domain, hash);
         __builtin_prefetch(index_head(&s->index, at->tags[i]));
     }
-    s->done.frames_hashed += at->n;
-    fetch_chains(pool, at);
+}
+
+/*
+ * Follows the chain of each tag to the frame that holds the same, as far as the first 8 bytes tell, a step at a time for all of
+ * them, so that none is waited for. Must be inlined: GCC drops the call of a function that does nothing but fetch.
+ */
+static inline __attribute__((always_inline)) void fetch_chains(const dedupcore_pool *pool, const look *at, chains *c)
+{
+    enum { STEPS = 4 };
+    const scan *s = pool->scan;
+    const scan_link *links = s->index.links;
+    size_t n = 0; /* chains that go on: their pages and frames are moved to the front */
+    for (size_t i = 0; i < at->n; i++) {
+        const uint32_t found = *index_head(&s->index, at->tags[i]);
+        if (found == DEDUPCORE_ABSENT)
+            continue;
+        __builtin_prefetch(links + found);
+        __builtin_prefetch(frames_at(&pool->frames, found));
+        c->frames[n] = c->frames[i];
+        c->found[n++] = found;
+    }
+    for (int step = 0; step < STEPS && n; step++) {
+        const size_t n_now = n;
+        n = 0;
+        for (size_t i = 0; i < n_now; i++) {
+            uint32_t found = c->found[i];
+            if (memcmp(frames_at(&pool->frames, found), frames_at(&pool->frames, c->frames[i]), 8) == 0) {
+                __builtin_prefetch(pool->refs + found);
+                if (scan_is_loose(s, found)) {
+                    __builtin_prefetch(s->tags + links[found].who);
+                    __builtin_prefetch(s->pages + links[found].who);
+                }
+                continue;
+            }
+            found = links[found].next;
+            if (found == DEDUPCORE_ABSENT)
+                continue;
+            __builtin_prefetch(links + found);
+            __builtin_prefetch(frames_at(&pool->frames, found));
+            c->frames[n] = c->frames[i];
+            c->found[n++] = found;
+        }
+    }
+}
+
+void look_prepare(const dedupcore_pool *pool, look *at)
+{
+    chains c;
+    fetch_frames(pool, at, &c);
+    tag_frames(pool, at, &c);
+    pool->scan->done.frames_hashed += at->n;
+    fetch_chains(pool, at, &c);
 }

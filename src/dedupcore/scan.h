@@ -78,8 +78,10 @@ static inline void scan_set(scan *s, uint64_t page, page_state state, uint8_t ag
     const uint8_t before = s->pages[page], now = (uint8_t)(state << AGE_BITS | age);
     s->n_state[before >> AGE_BITS]--;
     s->n_state[state]++;
-    s->n_hidden -= scan_is_hidden(before);
-    s->n_hidden += scan_is_hidden(now);
+    if (s->policy.smart_scan) {
+        s->n_hidden -= scan_is_hidden(before);
+        s->n_hidden += scan_is_hidden(now);
+    }
     s->pages[page] = now;
 }
 

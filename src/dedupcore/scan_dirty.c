@@ -11,6 +11,8 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     const uint32_t guest = batch->guest, gpn = batch->gpns[i], tag = batch->tags[i];
     const uint64_t page = pool->guests[guest].first + gpn;
     const uint32_t frame = pool->guests[guest].table[gpn];
+    if (scan_state(s, page) == PAGE_STABLE) /* one before it in the batch is equal, and the page what it was */
+        return;
     if (scan_is_loose(s, frame)) /* for what it held before */
         scan_forget(pool, frame);
     s->tags[page] = tag;

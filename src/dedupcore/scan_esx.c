@@ -50,6 +50,10 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     const pool_guest *guest = pool->guests + batch->guest;
     const uint32_t gpn = batch->gpns[i], tag = batch->tags[i], frame = guest->table[gpn];
     const uint64_t page = guest->first + gpn;
+    if (scan_state(s, page) == PAGE_STABLE) { /* one before it in the batch has found its hint, and the hint good */
+        s->done.pages_hashed--;
+        return;
+    }
     if (scan_is_loose(s, frame)) /* a hint of what it held before */
         scan_forget(pool, frame);
     s->tags[page] = tag;
@@ -63,6 +67,7 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
             continue;
         const int hinted = scan_is_loose(s, g);
         s->done.hints_matched += (uint64_t)hinted;
+        s->done.pages_hashed += (uint64_t)hinted; /* the hint's page, once more */
         if (scan_holds(pool, g, frame, tag)) {
             scan_merge(pool, batch->guest, gpn, g);
             if (batch->zero[i])
@@ -71,7 +76,6 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
         }
         const uint64_t hash = scan_hash(pool, g);
         s->done.frames_hashed++;
-        s->done.pages_hashed += (uint64_t)hinted;
         if (hinted && scan_tag_of(pool->domains[g], hash) != tag) {
             s->done.hints_stale++;
             scan_forget(pool, g);

@@ -115,49 +115,103 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
         scan_loosen(pool, page, frame);
 }
 
+/* What passing by has counted. */
+typedef struct {
+    uint64_t quiet, stable, skipped, left; /* of visits */
+} passed;
+
+/*
+ * Passes by 8 pages if nothing can come of it and all are in the same state, as neighbours mostly are. Returns whether it did.
+ */
+static int pass_by_eight(scan *s, uint64_t page, passed *p)
+{
+    const uint64_t each = UINT64_C(0x0101010101010101);
+    uint64_t bytes;
+    memcpy(&bytes, s->pages + page, 8);
+    const uint8_t first = (uint8_t)bytes;
+    const page_state state = (page_state)(first >> AGE_BITS);
+    if (p->left < 8 || (bytes & each * (0xff ^ AGE_MASK)) != each * (uint64_t)(first & ~AGE_MASK))
+        return 0;
+    if (state == PAGE_ABSENT)
+        return 1;
+    if (state == PAGE_STABLE) {
+        p->stable += 8;
+    } else if (state == PAGE_QUIET && !s->policy.smart_scan) {
+        p->quiet += 8;
+    } else if (state == PAGE_QUIET && bytes == each * first) {
+        const uint8_t now = (uint8_t)(state << AGE_BITS | older(first & AGE_MASK));
+        memset(s->pages + page, now, 8);
+        s->n_hidden += 8 * (uint64_t)scan_is_hidden(now) - 8 * (uint64_t)scan_is_hidden(first);
+        if (skips(first & AGE_MASK)) {
+            p->skipped += 8;
+            return 1;
+        }
+        p->quiet += 8;
+    } else {
+        return 0;
+    }
+    p->left -= 8;
+    return 1;
+}
+
+/* Passes by a page. Returns whether it has to be visited for what may come of it. */
+static int pass_by_one(scan *s, uint64_t page, passed *p)
+{
+    const page_state state = scan_state(s, page);
+    const uint8_t age = s->pages[page] & AGE_MASK;
+    switch (state) {
+    case PAGE_ABSENT:
+        return 0;
+    case PAGE_LEFT:
+        s->n_items--;
+        scan_set(s, page, PAGE_ABSENT, 0);
+        return 0;
+    case PAGE_ZERO:
+        s->n_items -= age != NO_ITEM;
+        scan_set(s, page, PAGE_ZERO, NO_ITEM);
+        return 0;
+    case PAGE_STABLE:
+        p->stable++;
+        p->left--;
+        return 0;
+    default:
+        break;
+    }
+    if (s->policy.smart_scan && age != NO_ITEM) {
+        scan_set(s, page, state, older(age));
+        if (skips(age)) {
+            p->skipped++;
+            return 0;
+        }
+    }
+    p->left--;
+    p->quiet += state == PAGE_QUIET;
+    return state != PAGE_QUIET;
+}
+
 /* Passes by pages, as the scanner does, and takes those that have to be visited. Returns how many of n_pages are left. */
 static uint64_t pass_by(dedupcore_pool *pool, look *batch, uint64_t most, uint64_t n_pages)
 {
     scan *s = pool->scan;
     const pool_guest *guest = pool->guests + batch->guest;
-    const int smart = s->policy.smart_scan != 0;
-    uint64_t at = s->gpn, quiet = 0, stable = 0, skipped = 0, left = n_pages;
-    for (batch->n = 0; batch->n < most && left && at < guest->n_pages; at++) {
-        const uint64_t page = guest->first + at;
-        const page_state state = scan_state(s, page);
-        const uint8_t age = s->pages[page] & AGE_MASK;
-        if (state == PAGE_ABSENT)
-            continue;
-        if (state == PAGE_LEFT || state == PAGE_ZERO) {
-            s->n_items -= age != NO_ITEM;
-            scan_set(s, page, state == PAGE_ZERO ? PAGE_ZERO : PAGE_ABSENT, state == PAGE_ZERO ? NO_ITEM : 0);
+    passed p = {.left = n_pages};
+    uint64_t at = s->gpn;
+    for (batch->n = 0; batch->n < most && p.left && at < guest->n_pages;) {
+        if (at + 8 <= guest->n_pages && pass_by_eight(s, guest->first + at, &p)) {
+            at += 8;
             continue;
         }
-        if (state == PAGE_STABLE) {
-            stable++;
-            left--;
-            continue;
-        }
-        if (smart && age != NO_ITEM) {
-            scan_set(s, page, state, older(age));
-            if (skips(age)) {
-                skipped++;
-                continue;
-            }
-        }
-        left--;
-        if (state == PAGE_QUIET)
-            quiet++;
-        else
+        if (pass_by_one(s, guest->first + at, &p))
             batch->gpns[batch->n++] = (uint32_t)at;
+        at++;
     }
     s->gpn = at;
-    s->done.pages_skipped += skipped;
-    s->done.pages_scanned += n_pages - left;
-    s->done.pages_hashed += n_pages - left - stable;
-    s->done.stable_searches += quiet;
-    s->done.unstable_searches += quiet;
-    return left;
+    s->done.pages_skipped += p.skipped;
+    s->done.pages_scanned += n_pages - p.left;
+    s->done.pages_hashed += n_pages - p.left - p.stable;
+    s->done.stable_searches += p.quiet;
+    s->done.unstable_searches += p.quiet;
+    return p.left;
 }
 
 int scan_ksm(dedupcore_pool *pool, uint64_t n_pages)

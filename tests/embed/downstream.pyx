@@ -170,3 +170,74 @@ def pool(const unsigned char[::1] contents):
 
 def cpu():
     return dedupcore.cpu_used(), dedupcore.cpu_detected(), dedupcore.cpu_name(dedupcore.DEDUPCORE_CPU_AVX2).decode()
+
+
+def large_pages():
+    """Two equal large pages of names, shared, one broken and rebuilt: frames in use after each step, and hints."""
+    cdef dedupcore.dedupcore_pool *made = NULL
+    cdef dedupcore.dedupcore_pool_counts counts
+    cdef dedupcore.dedupcore_key key
+    cdef dedupcore.dedupcore_large_hint hints[2]
+    cdef uint32_t guest = 0, gpn = 1, number = 0
+    cdef uint64_t n_ranges = 0
+    cdef uint8_t rebuilt = 0
+    cdef uint8_t page[8]
+    cdef size_t wrong
+    page[:] = [1, 2, 3, 4, 5, 6, 7, 8]
+    used = []
+    dedupcore.key_seeded(&key, 1)
+    assert dedupcore.pool_create(&made, 3 * dedupcore.DEDUPCORE_LARGE_PAGE, 8) == 0
+    for _ in range(2):
+        assert dedupcore.pool_add_guest(made, dedupcore.DEDUPCORE_LARGE_PAGE, 0, &guest) == 0
+        assert dedupcore.pool_use_large(made, guest) == 0
+        assert dedupcore.pool_write(made, guest, &gpn, page, 1, &wrong) == 0
+    with nogil:
+        dedupcore.pool_large_hints(made, &key, hints, 2, NULL)
+        dedupcore.pool_share_large(made, &key, NULL)
+        dedupcore.pool_count(made, &counts)
+    used.append(counts.in_use)
+    assert dedupcore.pool_break_large(made, 1, &number, 1, &wrong) == 0
+    assert dedupcore.pool_large(made, 1, &n_ranges)[0] == 0 and n_ranges == 1
+    gpn = 0
+    assert dedupcore.pool_write(made, 1, &gpn, page, 1, &wrong) == 0
+    assert dedupcore.pool_rebuild_large(made, 1, &number, 1, dedupcore.DEDUPCORE_LARGE_PAGE, &rebuilt, &wrong) == 0
+    dedupcore.pool_count(made, &counts)
+    used.append(counts.in_use)
+    dedupcore.pool_destroy(made)
+    return used, [(hint.guest, hint.range, hint.zero, hint.shareable) for hint in hints], rebuilt
+
+
+def policies():
+    """A guest with two equal pages of names under each policy: frames in use, and pages scanned."""
+    cdef dedupcore.dedupcore_pool *made = NULL
+    cdef dedupcore.dedupcore_pool_counts counts
+    cdef dedupcore.dedupcore_scan_counts scanned
+    cdef dedupcore.dedupcore_policy policy
+    cdef dedupcore.dedupcore_key key
+    cdef uint32_t guest = 0
+    cdef uint64_t left
+    cdef int ended, i
+    cdef uint32_t *gpns = [0, 1]
+    cdef uint64_t *names = [7, 7]
+    cdef size_t wrong
+    found = []
+    dedupcore.key_seeded(&key, 1)
+    for kind in (dedupcore.DEDUPCORE_POLICY_DIRTY, dedupcore.DEDUPCORE_POLICY_KSM, dedupcore.DEDUPCORE_POLICY_ESX):
+        policy.kind, policy.max_page_sharing, policy.use_zero_pages, policy.smart_scan, policy.seed = kind, 2, 0, 0, 1
+        assert dedupcore.pool_create(&made, 4, 8) == 0
+        assert dedupcore.pool_set_policy(made, &policy, &key) == 0
+        assert dedupcore.pool_add_guest(made, 2, 0, &guest) == 0
+        assert dedupcore.pool_write(made, guest, gpns, names, 2, &wrong) == 0
+        with nogil:
+            for i in range(2):
+                left = 2
+                if policy.kind == dedupcore.DEDUPCORE_POLICY_ESX:
+                    dedupcore.pool_scan_guest(made, guest, &left, &ended)
+                else:
+                    dedupcore.pool_scan(made, 100, &ended)
+            dedupcore.pool_count(made, &counts)
+            dedupcore.pool_scan_count(made, &scanned)
+        assert ended
+        found.append((counts.in_use, scanned.pages_scanned))
+        dedupcore.pool_destroy(made)
+    return found

@@ -194,6 +194,59 @@ int main(void)
     dedupcore_pool_destroy(pool);
     dedupcore_pool_destroy(NULL);
 
+    /* Large pages: those of two guests, equal but for the page that is written. */
+    enum { LARGE = DEDUPCORE_LARGE_PAGE };
+    dedupcore_large_hint hints[2];
+    const uint32_t range[] = {0}, no_range[] = {1};
+    CHECK(dedupcore_pool_create(&pool, 3 * LARGE, 8) == 0);
+    CHECK(dedupcore_pool_use_large(pool, 0) == DEDUPCORE_EINVAL);
+    for (uint32_t guest = 0; guest < 2; guest++) {
+        CHECK(dedupcore_pool_add_guest(pool, LARGE + 1, 0, &number) == 0 && dedupcore_pool_use_large(pool, number) == 0);
+        CHECK(dedupcore_pool_write(pool, number, gpns, "aaaaaaaabbbbbbbb", 2, &wrong) == 0);
+    }
+    CHECK(dedupcore_pool_large(pool, 1, &n_pages)[0] == 1 && n_pages == 1 && !dedupcore_pool_large(pool, 2, NULL));
+    CHECK(dedupcore_pool_large_hints(pool, &key, hints, 1, NULL) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_pool_large_hints(pool, &key, hints, 2, &took) == 0 && took.frames_signed == 2 * LARGE);
+    CHECK(hints[1].guest == 1 && hints[1].range == 0 && hints[1].zero == LARGE - 2 && hints[1].shareable == 2);
+    CHECK(dedupcore_pool_share_large(pool, &key, &took) == 0 && took.frames_signed == 2);
+    CHECK(dedupcore_pool_write(pool, 1, gpns, "cccccccc", 1, &wrong) == 0 && dedupcore_pool_large(pool, 1, NULL)[0] == 0);
+    CHECK(dedupcore_pool_break_large(pool, 1, range, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_rebuild_large(pool, 1, no_range, 1, 0, &moved, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_rebuild_large(pool, 1, range, 1, LARGE - 2, &moved, &wrong) == 0 && moved == 0);
+    CHECK(dedupcore_pool_rebuild_large(pool, 1, range, 1, LARGE - 1, &moved, &wrong) == 0 && moved == 1);
+    CHECK(dedupcore_pool_break_large(pool, 1, range, 1, &wrong) == 0 && dedupcore_pool_check(pool, &flaw) == 0);
+    dedupcore_pool_count(pool, &now);
+    CHECK(now.in_use == 2 * LARGE && now.large_pages == 1 && now.large_breaks == 2 && now.large_rebuilds == 1);
+    dedupcore_pool_destroy(pool);
+
+    /* Policies: two pages of two guests are equal. */
+    dedupcore_policy policy = {DEDUPCORE_POLICY_KSM, 1, 0, 0, 0};
+    dedupcore_scan_counts scanned;
+    uint64_t left = 5;
+    int ended = 9;
+    CHECK(dedupcore_pool_create(&pool, 8, 8) == 0);
+    CHECK(dedupcore_pool_set_policy(pool, &policy, &key) == DEDUPCORE_EINVAL); /* max_page_sharing */
+    dedupcore_pool_scan_count(pool, &scanned);
+    CHECK(dedupcore_pool_scan(pool, 1, &ended) == DEDUPCORE_EINVAL && ended == 0 && scanned.pages_scanned == 0);
+    policy.max_page_sharing = 256;
+    CHECK(dedupcore_pool_set_policy(pool, &policy, &key) == 0);
+    CHECK(dedupcore_pool_set_policy(pool, &policy, &key) == DEDUPCORE_EINVAL);
+    for (uint32_t guest = 0; guest < 2; guest++) {
+        CHECK(dedupcore_pool_add_guest(pool, 3, 0, &number) == 0);
+        CHECK(dedupcore_pool_write(pool, number, gpns, guest ? "aaaaaaaacccccccc" : "aaaaaaaabbbbbbbb", 2, &wrong) == 0);
+    }
+    CHECK(dedupcore_pool_share(pool, &key, NULL) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_pool_share_large(pool, &key, NULL) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_pool_merge(pool, 0, gpns, first_frame, 1, &moved, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_scan_guest(pool, 0, &left, &ended) == DEDUPCORE_EINVAL && left == 5);
+    CHECK(dedupcore_pool_scan(pool, 4, &ended) == 0 && !ended && dedupcore_pool_scan(pool, 1, &ended) == 0 && ended);
+    CHECK(dedupcore_pool_scan(pool, UINT64_MAX, &ended) == 0 && ended && dedupcore_pool_check(pool, &flaw) == 0);
+    dedupcore_pool_scan_count(pool, &scanned);
+    CHECK(scanned.full_scans == 2 && scanned.pages_scanned == 8 && scanned.frames_stable == 1 && scanned.pages_stable == 2);
+    dedupcore_pool_count(pool, &now);
+    CHECK(now.in_use == 3);
+    dedupcore_pool_destroy(pool);
+
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);
     CHECK(setenv("DEDUPCORE_DISABLE_CPU", "all", 1) == 0 && dedupcore_cpu_used() == 0);

@@ -72,6 +72,15 @@ def test_a_cython_extension_has_a_pool(downstream: Path) -> None:
     assert prints(downstream, "import downstream; print(downstream.pool(b'abab'))") == "(2, [0, 1, 0, 1], b'bbbbbbbb')"
 
 
+def test_a_cython_extension_has_policies(downstream: Path) -> None:
+    assert prints(downstream, "import downstream; print(downstream.policies())") == "[(1, 2), (1, 4), (1, 4)]"
+
+
+def test_a_cython_extension_has_large_pages(downstream: Path) -> None:
+    expected = "([512, 1024], [(0, 0, 511, 1), (1, 0, 511, 1)], 1)"
+    assert prints(downstream, "import downstream; print(downstream.large_pages())") == expected
+
+
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:
     """The extension links no part of the engine: all calls go through the capsule."""
     (library,) = downstream.glob("downstream*.so")

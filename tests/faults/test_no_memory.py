@@ -124,22 +124,28 @@ STARVED_POOL = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pagedup.sharing import FramePool
+from pagedup.sharing import FramePool, Ksm
 
 what, frame_size = sys.argv[1], 64
 n = 1 << 18
-pool = FramePool(2 * n, frame_size)
-guests = [pool.add_guest(n, domain=domain) for domain in (range(2) if what == "domains" else (0, 0))]
+pool = FramePool(2 * n, frame_size, policy=Ksm() if what == "policy" else None)
+large = what.startswith("large")
+domains = range(2) if what == "domains" else (0, 0)
+guests = [pool.add_guest(n, domain=domain, large_pages=large) for domain in domains]
 data = np.zeros((n, frame_size // 8), np.uint64)
 data[:, 3] = np.arange(n) // 2
 for guest in guests:
     guest.write(np.arange(n), data.view(np.uint8))
 
 def call():
-    if what == "guest":
+    if what in ("guest", "policy"):
         pool.add_guest(3 << 20)
     elif what == "pool":
-        FramePool(1 << 16, 512).close()
+        FramePool(1 << 16, 512, policy=Ksm()).close()
+    elif what == "large hints":
+        pool.large_hints()
+    elif what == "large pages":
+        pool.share_large()
     else:
         pool.share()
 
@@ -150,7 +156,7 @@ def used():
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 before, failures, used_before = state(), 0, used()
-for extra in range(0, 128 << 20, 256 << 10):
+for extra in range(0, 128 << 20, 4 << 10 if what == "large pages" else 256 << 10):  # of blocks there are few
     resource.setrlimit(resource.RLIMIT_AS, (used() + extra, resource.RLIM_INFINITY))
     try:
         call()
@@ -169,12 +175,40 @@ pool.check()
 assert used() - used_before < 32 << 20, "the calls that failed kept their memory"
 if what in ("domains", "share"):
     assert pool.counts().in_use == n // 2 * len(set(guest.domain for guest in guests))
+assert pool.counts().in_use == n or what != "large pages"
 print(failures)
 """
 
 
-@pytest.mark.parametrize("what", ["share", "domains", "guest", "pool"])
+@pytest.mark.parametrize("what", ["share", "domains", "guest", "policy", "pool", "large hints", "large pages"])
 def test_no_memory_for_a_pool(what: str) -> None:
     done = run_python(STARVED_POOL, what)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 8
+    assert int(done.stdout) >= (3 if what == "large pages" else 8)
+
+
+def test_no_memory_for_the_index_of_a_policy() -> None:
+    """Its chains get longer, and it shares what it shares."""
+    done = run_python(
+        """
+        import math, resource
+        from pathlib import Path
+        import numpy as np
+        from pagedup.sharing import Dirty, FramePool
+        n = 1 << 22
+        pool = FramePool(n, 8, policy=Dirty())
+        guest = pool.add_guest(n)
+        for first in range(0, n, 1 << 16):
+            gpns = np.arange(first, first + (1 << 16), dtype=np.uint32)
+            guest.write(gpns, gpns // np.uint32(2) + np.uint64(1))
+        most = np.arange(20000, n, dtype=np.uint32)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+        guest.release(most)
+        pool.scan(math.inf)
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        pool.check()
+        print(pool.counts().in_use)
+        """
+    )
+    assert (done.stdout.split(), done.returncode) == (["10000"], 0), done.stderr

@@ -29,3 +29,11 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("guard") / "pool"
     guard.build(program)
     return program
+
+
+@pytest.fixture(scope="session")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """policies.c with the installed library."""
+    program = tmp_path_factory.mktemp("guard") / "policies"
+    guard.build(program)
+    return program

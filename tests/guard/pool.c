@@ -1,7 +1,8 @@
 /*
  * pool STEP PAGES: two guests of content names in a pool, each name twice, and then one step of it: "touch", "write" (in place),
- * "break" (copy on write), "read", "release" of a guest's pages in scattered order, or "share" of all. Instructions are
- * counted in the call of the step alone: it is made by a function of this name. Prints nothing.
+ * "break" (copy on write), "read", "release" of a guest's pages in scattered order, or "share" of all; or, of a guest that uses
+ * large pages, "touch_large" and "rebuild", the latter by copying. Instructions are counted in the call of the step alone: it
+ * is made by a function of this name. Prints nothing.
  */
 #include <dedupcore.h>
 
@@ -40,6 +41,19 @@ APART int step_share(void)
     return dedupcore_pool_share(pool, &key, NULL);
 }
 
+APART int step_rebuild(void)
+{
+    static uint8_t rebuilt[1 << 16];
+    size_t wrong, n_rebuilt = 0;
+    for (size_t i = 0; i < n / DEDUPCORE_LARGE_PAGE; i++)
+        gpns[i] = (uint32_t)i;
+    if (dedupcore_pool_rebuild_large(pool, 0, gpns, n / DEDUPCORE_LARGE_PAGE, 0, rebuilt, &wrong))
+        return 1;
+    for (size_t i = 0; i < n / DEDUPCORE_LARGE_PAGE; i++)
+        n_rebuilt += rebuilt[i];
+    return n_rebuilt != n / DEDUPCORE_LARGE_PAGE;
+}
+
 /* Makes the two guests. */
 static int fill(void)
 {
@@ -70,6 +84,8 @@ int main(int argc, char **argv)
     }
     if (strcmp(step, "touch") == 0)
         return dedupcore_pool_add_guest(pool, n, 0, &guest) || step_write();
+    if (strcmp(step, "touch_large") == 0)
+        return dedupcore_pool_add_guest(pool, n, 0, &guest) || dedupcore_pool_use_large(pool, guest) || step_write();
     if (fill())
         return 1;
     for (size_t i = 0; i < n; i++)
@@ -78,6 +94,8 @@ int main(int argc, char **argv)
         return step_share();
     if (strcmp(step, "write") == 0)
         return step_write();
+    if (strcmp(step, "rebuild") == 0)
+        return step_rebuild();
     dedupcore_key_seeded(&key, 1);
     if (dedupcore_pool_share(pool, &key, NULL))
         return 1;

@@ -61,6 +61,13 @@ def test_instructions_of_a_pool(pool: Path, step: str, tmp_path: Path) -> None:
     guard.check_pool(pool, step, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize("step", guard.POLICIES)
+def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> None:
+    guard.check_policies(policies, step, tmp_path)
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
@@ -191,6 +198,22 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
     program = build_with(tmp_path, old, new, "pool")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
         guard.check_pool(program, step, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        pytest.param("if (pool->frames.frame_size == 8) {", "if (0) {", "dirty", id="a call a name"),
+        pytest.param("while (bits < MOST_BITS && n >> bits >= PER_CHAIN)", "while (0)", "dirty", id="long chains"),
+        pytest.param("if (p->left < 8 ||", "if (1 ||", "ksm again", id="page by page"),
+    ],
+)
+def test_a_slowdown_planted_in_a_policy_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
+    program = build_with(tmp_path, old, new, "policies")
+    with pytest.raises(AssertionError, match="instructions a frame; at most"):
+        guard.check_policies(program, step, tmp_path)
 
 
 @counted

@@ -210,7 +210,8 @@ def test_what_the_header_allows_is_no_race(compiler: str, tmp_path: Path) -> Non
     if run([*command, "probe"]).returncode:
         pytest.skip("ThreadSanitizer does not run here")
     succeed(command)
-    for _ in range(5):  # seeing one that is there takes some luck
+    succeed([*command, "policy"])
+    for _ in range(20):  # seeing one that is there takes some luck
         raced = run([*command, "writes"])
         if "data race" in raced.stderr:
             assert raced.returncode

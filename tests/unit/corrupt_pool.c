@@ -2,11 +2,7 @@
  * corrupt_pool NUMBER: makes a pool of two domains, shared, with free frames in between, breaks it in one way, and prints what
  * dedupcore_pool_check says of it: flaw, guest, page, frame. Without a number, how many ways there are. Knows the pool's insides.
  */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "pool.h"
+#include "corrupt.h"
 
 enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
 
@@ -40,14 +36,6 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->frames.used.level[1][0] &= ~UINT64_C(1)) \
     WAY(pool->frames.lowest = 4)
 
-static void must(int rc)
-{
-    if (rc) {
-        fprintf(stderr, "%s\n", dedupcore_strerror(rc));
-        exit(1);
-    }
-}
-
 static dedupcore_pool *make(void)
 {
     static unsigned char data[PAGES * SIZE];
@@ -73,33 +61,4 @@ static dedupcore_pool *make(void)
     return pool;
 }
 
-#define NAME(...) #__VA_ARGS__,
-#define CASE(...) \
-    if (way == number++) { \
-        __VA_ARGS__; \
-    }
-
-int main(int argc, char **argv)
-{
-    static const char *const names[] = {WAYS(NAME)};
-    if (argc != 2) {
-        printf("%zu\n", sizeof names / sizeof *names);
-        return 0;
-    }
-    const int way = atoi(argv[1]);
-    dedupcore_pool *pool = make();
-    dedupcore_flaw flaw;
-    int number = 0;
-    must(dedupcore_pool_check(pool, &flaw));
-    WAYS(CASE)
-    if (way < 0) {
-        puts("sound");
-        return 0;
-    }
-    if (dedupcore_pool_check(pool, &flaw) != DEDUPCORE_EBROKEN) {
-        fprintf(stderr, "not noticed: %s\n", names[way]);
-        return 1;
-    }
-    printf("%s\t%s\t%d\t%lld\t%lld\n", names[way], flaw.what, (int)flaw.guest, (long long)flaw.page, (long long)flaw.frame);
-    return 0;
-}
+#include "corrupt_main.h"

@@ -171,7 +171,7 @@ def test_others_come_in_between() -> None:
     """A scan that is long lets other threads write and read meanwhile."""
     with FramePool(1 << 17, 8, policy=Ksm(pages_to_scan=1000, sleep_millisecs=1)) as pool:
         guest = filled(pool, np.arange(1 << 17))
-        scanner = threading.Thread(target=lambda: pool.scan(20))
+        scanner = threading.Thread(target=lambda: pool.scan(100))
         scanner.start()
         written = 0
         out = np.zeros(1, np.uint64)
@@ -296,6 +296,20 @@ def test_salting(salting: int, frames: int) -> None:
             filled(pool, [1, 1], domain)
         pool.scan(math.inf)
         assert pool.counts().in_use == frames
+        pool.check()
+
+
+@pytest.mark.parametrize("policy", [Dirty(), Ksm(), *(Esx(cpu_ghz=40, seed=seed) for seed in range(8))], ids=repr)
+def test_a_page_written_as_it_was_that_another_finds_first(policy: Policy) -> None:
+    """It is not moved a second time, to where it is."""
+    with FramePool(10, 8, policy=policy) as pool:
+        guest = pool.add_guest(2)
+        for gpns in ([1], [0, 1]):
+            guest.write(gpns, np.full(len(gpns), 7, np.uint64))
+            for _ in range(3):
+                pool.scan(math.inf)
+        counts = pool.counts()
+        assert (counts.in_use, counts.pages_merged) == (1, 1)
         pool.check()
 
 

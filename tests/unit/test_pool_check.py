@@ -12,8 +12,8 @@ from tests.processes import CORE, module_flags, sanitizer_flags, succeed
 
 HERE = Path(__file__).parent
 
-# What is said, in the order of corrupt_pool.c.
-FLAWS = [
+# What is said, in the order of each program.
+POOL = [
     "a page is mapped to a frame that never was in use",
     "a frame is not mapped as often as counted",
     "a page is mapped to a frame of another domain",
@@ -43,25 +43,49 @@ FLAWS = [
     "free frames are not where they are looked for",
     "a free frame would be overlooked",
 ]
+LARGE_POOL = [
+    "a large page does not lie in one block",
+    "a small page was moved to a frame of a large one",
+    "the number of a guest's large pages is wrong",
+    "the number of a guest's large pages is wrong",
+    "a large page does not lie in one block",
+    "a range that cannot be a large page is said to be one",
+    "a range that cannot be a large page is said to be one",
+    "the number of a guest's large pages is wrong",
+    "the number of large pages is wrong",
+    "a block does not hold as many large pages as counted",
+    "a block does not hold as many large pages as counted",
+    "a block does not hold as many large pages as counted",
+    "a large page shares a frame with a small one unnoticed",
+    "a block's flag is neither 0 nor 1, or it has no large page",
+    "a block's flag is neither 0 nor 1, or it has no large page",
+    "free blocks are not where they are looked for",
+    "free blocks are not where they are looked for",
+    "free blocks are not where they are looked for",
+    "free blocks are not where they are looked for",
+]
+FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL}
 
 
 @pytest.fixture(scope="module")
-def corrupt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    program = tmp_path_factory.mktemp("corrupt") / "corrupt_pool"
-    flags = [*module_flags("--cflags"), f"-I{CORE}", str(HERE / "corrupt_pool.c"), *module_flags("--libs")]
-    succeed(["gcc", "-std=c11", "-O1", "-Wall", "-Werror", "-o", str(program), *sanitizer_flags(), *flags])
-    return program
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corrupt")
+    for name in FLAWS:
+        flags = [*module_flags("--cflags"), f"-I{CORE}", str(HERE / f"{name}.c"), *module_flags("--libs")]
+        succeed(["gcc", "-std=c11", "-O1", "-Wall", "-Werror", "-o", str(folder / name), *sanitizer_flags(), *flags])
+    return folder
 
 
-def test_every_way_is_tried(corrupt: Path) -> None:
-    assert int(succeed([str(corrupt)])) == len(FLAWS)
-    assert succeed([str(corrupt), "-1"]) == "sound\n"
+@pytest.mark.parametrize("name", FLAWS)
+def test_every_way_is_tried(programs: Path, name: str) -> None:
+    assert int(succeed([str(programs / name)])) == len(FLAWS[name])
+    assert succeed([str(programs / name), "-1"]) == "sound\n"
 
 
-@pytest.mark.parametrize("way", range(len(FLAWS)))
-def test_what_is_broken_is_noticed(corrupt: Path, way: int) -> None:
-    broken, flaw, *_ = succeed([str(corrupt), str(way)]).strip().split("\t")
-    assert flaw == FLAWS[way], broken
+@pytest.mark.parametrize(("name", "way"), [(name, way) for name in FLAWS for way in range(len(FLAWS[name]))])
+def test_what_is_broken_is_noticed(programs: Path, name: str, way: int) -> None:
+    broken, flaw, *_ = succeed([str(programs / name), str(way)]).strip().split("\t")
+    assert flaw == FLAWS[name][way], broken
 
 
 def test_it_says_where() -> None:

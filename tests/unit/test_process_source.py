@@ -208,6 +208,8 @@ def test_both_ways_of_asking_agree(child: Child) -> None:
             if end - start < 1 << 40 and end < 1 << 63:
                 told, found = as_pages(asking.runs(start, end), start), as_pages(reading.runs(start, end), start)
                 kinds |= {kind for _, kind in told}
+                quick = as_pages(asking.runs(start, end, tell_shared=False), start)
+                assert quick == [(at, Page.OWN if kind == Page.SHARED else kind) for at, kind in told]
                 # Only the ioctl knows the zero page.
                 assert found == [(at, Page.SHARED if kind == Page.ZERO else kind) for at, kind in told]
         assert kinds >= {Page.OWN, Page.FILE} and (not asking._can_scan or Page.ZERO in kinds)
@@ -237,6 +239,24 @@ def test_scattered_pages_are_told_once(monkeypatch: pytest.MonkeyPatch, a_call: 
         with open("/proc/self/pagemap", "rb") as file:
             told = as_pages(Pagemap(file.fileno()).runs(begin, begin + n * PAGE), begin)
         assert told == [(at, Page.OWN) for at in touched.tolist()]
+        del pages
+
+
+def test_huge_pages_are_told() -> None:
+    huge = 2 << 20
+    with mmap.mmap(-1, 4 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        pages = np.frombuffer(memory, np.uint8)
+        begin = -(-pages.ctypes.data // huge) * huge
+        pages[begin - pages.ctypes.data + huge] = 1
+        with open("/proc/self/pagemap", "rb") as file:
+            pagemap = Pagemap(file.fileno())
+            told = pagemap.huge_pages(begin, begin + 3 * huge)
+            if told is None or not len(told):
+                pytest.skip("the kernel tells of no huge pages, or makes none")
+            assert told[:, :2].tolist() == [[begin + huge, begin + 2 * huge]]
+            part = pagemap.huge_pages(begin, begin + huge + 5 * PAGE)
+            assert part is not None and part[:, :2].tolist() == [[begin + huge, begin + huge + 5 * PAGE]]
         del pages
 
 

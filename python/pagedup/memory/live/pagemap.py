@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagedup.memory.live.pagemap_scan import FILE, PFNZERO, PRESENT, SWAPPED, scan
+from pagedup.memory.live.pagemap_scan import FILE, HUGE, PFNZERO, PRESENT, SWAPPED, scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +25,7 @@ _GUARD = np.uint64(1 << 58)  # no memory behind it: MADV_GUARD_INSTALL of Linux 
 _EXCLUSIVE = np.uint64(1 << 56)
 
 _SCANNED = FILE | PRESENT | SWAPPED | PFNZERO
+_UNKNOWN = (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP)  # what an older kernel says
 _ENTRIES_A_READ = 1 << 19
 _TO_READ = 100  # in the place of a Page: its entry tells
 _GAP = 512  # pages; reading their entries takes less than another round in Python
@@ -57,18 +58,30 @@ class Pagemap:
         """Whether the memory still exists: the process has neither ended nor begun another program."""
         return len(os.pread(self._fd, 8, 0)) == 8
 
-    def runs(self, start: int, end: int) -> Runs:
-        """The runs of pages between the two addresses, ascending, of uint64. Touches none of the pages."""
+    def runs(self, start: int, end: int, *, tell_shared: bool = True) -> Runs:
+        """The runs of pages between the two addresses, ascending, of uint64. Touches none of the pages.
+
+        Without `tell_shared` some that are SHARED may be told as OWN, which takes less time.
+        """
         if self._can_scan:
             try:
-                return self._scan(start, end)
+                return self._scan(start, end, tell_shared)
             except OSError as error:
-                if error.errno not in (errno.ENOTTY, errno.EINVAL, errno.EOPNOTSUPP):
+                if error.errno not in _UNKNOWN:
                     raise
                 self._can_scan = False  # an older kernel
         return self._read(start, end)
 
-    def _scan(self, start: int, end: int) -> Runs:
+    def huge_pages(self, start: int, end: int) -> Runs | None:
+        """The runs of pages that are mapped as huge ones, or None where the kernel does not tell (before Linux 6.7)."""
+        try:
+            return scan(self._fd, start, end, either=HUGE, told=HUGE)
+        except OSError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+            return None
+
+    def _scan(self, start: int, end: int, tell_shared: bool) -> Runs:
         """By the ioctl; where what it tells is not all, the entries are read, for the bits that it lacks."""
         regions = scan(self._fd, start, end, either=PRESENT | SWAPPED, told=_SCANNED)
         found = []
@@ -76,6 +89,8 @@ class Pagemap:
             first = int(group[0, 0])
             present = (group[:, 2] & PRESENT) != 0
             kinds = np.full(len(group), _TO_READ, np.uint8)
+            if not tell_shared:
+                kinds[present] = Page.OWN
             kinds[present & ((group[:, 2] & PFNZERO) != 0)] = Page.ZERO
             kinds[present & ((group[:, 2] & FILE) != 0)] = Page.FILE
             if (kinds != _TO_READ).all():

@@ -22,6 +22,8 @@ PRESENT = 1 << 3
 SWAPPED = 1 << 4
 PFNZERO = 1 << 5
 """The kernel's zero page."""
+HUGE = 1 << 6
+"""Mapped as a part of a huge page."""
 
 _PAGEMAP_SCAN = 0xC0606610
 _ARGUMENT = struct.Struct("=12Q")  # struct pm_scan_arg

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-# A mapping is a line of its own, and then lines `Key: value`, of which VmFlags is the last.
-_MAPPING = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ (\d+) *(.*)\n(?:[A-Z].*\n)*?(?:VmFlags:(.*)\n|(?=[0-9a-f]|\Z))",
-    re.MULTILINE,
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) (\S{4}) ([0-9a-f]+) \S+ (\d+) *(.*)")
 # Lent by the kernel to every process; not the process's memory, and reading some of it fails.
 _KERNEL_MAPPINGS = frozenset({"[vvar]", "[vvar_vclock]", "[vdso]", "[vsyscall]"})
 
@@ -59,9 +59,8 @@ def read_mappings(text: bytes) -> list[Mapping]:
     found = []
     told = 0  # up to this address
     flag_sets: dict[bytes, frozenset[str]] = {}  # thousands of mappings have few different ones
-    for match in _MAPPING.finditer(text):
-        start, end, permissions, offset, inode, path, flags = match.groups()
-        flags = flags or b""
+    for match, flags in _matches(text):
+        start, end, permissions, offset, inode, path = match.groups()
         if flags not in flag_sets:
             flag_sets[flags] = frozenset(flags.decode("ascii", "replace").split())
         first, told = max(told, int(start, 16)), max(told, int(end, 16))
@@ -79,3 +78,25 @@ def read_mappings(text: bytes) -> list[Mapping]:
         if mapping.path not in _KERNEL_MAPPINGS:
             found.append(mapping)
     return found
+
+
+def _matches(text: bytes) -> Iterator[tuple[re.Match[bytes], bytes]]:
+    """The line of each mapping, and its flags.
+
+    In smaps lines `Key: value` follow, the first of them Size, the last VmFlags. There may be tens of thousands of
+    mappings: so they are cut apart there, and no other of these lines is looked at.
+    """
+    parts = text.split(b"\nVmFlags:")
+    parts[0] = b"\n" + parts[0]  # which has no flags before it
+    last: re.Match[bytes] | None = None
+    for part in parts:
+        flags, *lines = part.partition(b"\nSize:")[0].split(b"\n")
+        if last:
+            yield last, flags
+        last = None
+        for match in filter(None, map(_MAPPING.fullmatch, lines)):
+            if last:
+                yield last, b""
+            last = match
+    if last:
+        yield last, b""

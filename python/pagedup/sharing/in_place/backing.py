@@ -20,6 +20,7 @@ import numpy as np
 from dedupcore import _dedupcore as engine
 from pagedup.memory.live.pagemap import Page, Pagemap
 from pagedup.memory.live.smaps import Mapping, read_mappings
+from pagedup.sharing.in_place.numbering import Numbering
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class Backing:
             file = self.file
             if file is None:
                 return 0
-            dead = ~(_shown([m for m in read_own_mappings() if m.inode == self.inode], self.size) | self._punched)
+            dead = ~(_shown([m for m in read_own_mappings() if backing_of(m) is self], self.size) | self._punched)
             first, end = _edges(dead)
             offsets, sizes = first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE
             if not engine.in_place_punch(file.fd, offsets.astype(np.uint64), sizes.astype(np.uint64), self._forks):
@@ -101,21 +102,24 @@ def read_own_mappings() -> list[Mapping]:
         return read_mappings(file.read())
 
 
-def written(pagemap: Pagemap, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
-    """For each of these ranges, ascending: its pages that have private memory, be it in swap."""
-    breaks = np.flatnonzero(starts[1:] - ends[:-1] > _NEAR) + 1
-    for group in np.split(np.arange(len(starts)), breaks):
-        if not len(group):
-            continue
-        low, high = int(starts[group[0]]), int(ends[group[-1]])
-        runs = pagemap.runs(low, high)
-        own = runs[np.isin(runs[:, 2], (Page.OWN, Page.SHARED, Page.SWAPPED)), :2].astype(np.int64)
-        marks = np.zeros((high - low) // mmap.PAGESIZE + 1, np.int8)
-        marks[(own[:, 0] - low) // mmap.PAGESIZE] += 1
-        marks[(own[:, 1] - low) // mmap.PAGESIZE] -= 1
-        pages = np.cumsum(marks[:-1], dtype=np.int8) > 0
-        for i in group.tolist():
-            yield pages[(int(starts[i]) - low) // mmap.PAGESIZE : (int(ends[i]) - low) // mmap.PAGESIZE]
+def near(pages: Numbering) -> Iterator[tuple[int, int]]:
+    """The ranges, start <= address < end, those near each other as one."""
+    if pages.n:
+        breaks = np.flatnonzero(pages.starts[1:] - pages.ends[:-1] > _NEAR) + 1
+        starts, ends = pages.starts[np.append(0, breaks)], pages.ends[np.append(breaks - 1, -1)]
+        yield from zip(starts.tolist(), ends.tolist(), strict=True)
+
+
+def written(pagemap: Pagemap, pages: Numbering) -> NDArray[np.bool_]:
+    """Which of these pages have private memory, be it in swap."""
+    steps = np.zeros(pages.n + 1, np.int32)
+    for low, high in near(pages):
+        found = pagemap.runs(low, high, tell_shared=False)
+        own = found[np.isin(found[:, 2], (Page.OWN, Page.SHARED, Page.SWAPPED)), :2].astype(np.int64)
+        np.add.at(steps, pages.pages_up_to(own[:, 0]), 1)  # what lies between the ranges comes to nothing
+        np.add.at(steps, pages.pages_up_to(own[:, 1]), -1)
+    marks: NDArray[np.bool_] = np.cumsum(steps[:-1], dtype=np.int32) > 0
+    return marks
 
 
 @contextlib.contextmanager
@@ -130,13 +134,12 @@ def own_pagemap() -> Iterator[Pagemap]:
 
 def _shown(mappings: list[Mapping], size: int) -> NDArray[np.bool_]:
     """The pages of a file that these mappings show; a page that was written shows its copy instead."""
-    shown = np.zeros(size // mmap.PAGESIZE, bool)
-    starts = np.array([m.start for m in mappings], np.int64)
-    ends = np.array([m.end for m in mappings], np.int64)
+    pages = Numbering([m.start for m in mappings], [m.end for m in mappings])
+    offsets = np.array([m.offset for m in mappings], np.int64) // mmap.PAGESIZE
     with own_pagemap() as pagemap:
-        for mapping, copied in zip(mappings, written(pagemap, starts, ends), strict=True):
-            first = mapping.offset // mmap.PAGESIZE
-            shown[first : first + len(copied)] |= ~copied
+        copied = written(pagemap, pages)
+    shown = np.zeros(size // mmap.PAGESIZE, bool)
+    shown[(pages.spread(offsets - pages.firsts) + np.arange(pages.n))[~copied]] = True
     return shown
 
 

@@ -37,9 +37,7 @@ _WHY = {
 }
 # Others' memory lies beside the array's there, in pages that are used again after the array is freed.
 _ALLOCATORS = {"[heap]": "the heap of malloc; pagedup.allocate gives memory of its own", "[stack]": "a stack"}
-_DETAIL = re.compile(
-    rb"^([0-9a-f]+)-[0-9a-f]+ .*\n|^AnonHugePages: +([1-9]\d*) kB\n|^ProtectionKey: +([1-9]\d*)\n", re.MULTILINE
-)
+_KEY = re.compile(rb"\nProtectionKey: +[1-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +69,14 @@ def pieces(
     return found, left
 
 
-def details(text: bytes, mappings: Sequence[Mapping]) -> tuple[int, frozenset[int]]:
-    """From the text of smaps: bytes in huge pages, of these mappings; where those with a protection key begin."""
-    wanted = {mapping.start for mapping in mappings}
-    huge, start = 0, 0
-    keys = set()
-    for match in _DETAIL.finditer(text):
-        if match[1]:
-            start = int(match[1], 16)
-        elif match[2] and start in wanted:
-            huge += int(match[2]) * 1024
-        elif match[3]:
-            keys.add(start)
-    return huge, frozenset(keys)
+def with_keys(text: bytes) -> frozenset[int]:
+    """Where mappings begin that have a protection key, from the text of smaps."""
+    found = set()
+    for match in _KEY.finditer(text):
+        flags_before = text.rfind(b"\nVmFlags:", 0, match.start())
+        line = text.find(b"\n", flags_before + 1) + 1 if flags_before >= 0 else 0
+        found.add(int(text[line : text.find(b"-", line)], 16))
+    return frozenset(found)
 
 
 def _cut(memory: Sequence[Range], mappings: Sequence[Mapping]) -> Iterator[tuple[int, int, Mapping]]:

@@ -31,7 +31,7 @@ class EsxCounts(NamedTuple):
         shared: pages mapped to shared frames, esxtop's SHRD.
         common: these frames; shared less common is what is saved.
         zero: of the shared pages those of zero bytes, ZERO.
-        cow_hints: pages remembered as hints, COWH.
+        cow_hints: pages remembered as hints and not written since, COWH. ESX notices a write when it comes by again.
     """
 
     full_scans: int
