@@ -1,10 +1,12 @@
-"""The oracle of KSM: what Linux 6.18 does at each visit of a page, as plainly as can be; contents are numbers."""
+"""The oracle of KSM: what Linux 6.18 does at each visit of a page, as plainly as can be.
+
+A content is anything that can be told from others, 0 if it is zero.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-ZERO = 0
 PAGE, ITEM = 4096, 64  # bytes
 
 
@@ -12,7 +14,7 @@ PAGE, ITEM = 4096, 64  # bytes
 class Shared:
     """A page that others map: a stable node. An item hangs on until its page is visited, or found gone."""
 
-    content: int
+    content: Hashable
     items: list["Item"] = field(default_factory=list)
     mapped: int = 0
 
@@ -23,7 +25,7 @@ class Item:
 
     age: int = 0
     skips_left: int = 0
-    checksum: int | None = None  # of the content that was seen last
+    checksum: Hashable = None  # of the content that was seen last
     shared: Shared | None = None
     unshared: bool = False  # in the unstable tree
 
@@ -32,7 +34,7 @@ class Item:
 class Page:
     """What a guest has at an address."""
 
-    content: int | None = None  # None: no page
+    content: Hashable = None  # None: no page
     shared: Shared | None = None
     merged_zero: bool = False
     item: Item | None = None
@@ -45,39 +47,59 @@ class KsmModel:
         self,
         sizes: Sequence[int],
         *,
+        pages_to_scan: int = 100,
         max_page_sharing: int = 256,
         use_zero_pages: bool = False,
         smart_scan: bool = True,
         fullest: bool = True,
+        at_once: bool = False,
+        zeros: Collection[Hashable] = (0,),
     ) -> None:
+        """As stable_node_chains_prune_millisecs says a page joins the fullest shared page that has room, or the first.
+
+        at_once: as in a FramePool a page that is written or released leaves the others there and then; in the kernel it
+        is when its visit is due.
+        """
+        self.pages_to_scan = pages_to_scan
         self.max_page_sharing, self.use_zero_pages, self.smart_scan = max_page_sharing, use_zero_pages, smart_scan
-        self.fullest = fullest
+        self.fullest, self.at_once, self.zeros = fullest, at_once, zeros
+        self.choose: Callable[[Page, Sequence[Shared]], Shared] = lambda page, equally_good: equally_good[0]
         self.guests = [[Page() for _ in range(size)] for size in sizes]
-        self.stable: defaultdict[int, list[Shared]] = defaultdict(list)
-        self.chains: set[int] = set()  # contents that had more than one shared page when last looked up
-        self.unstable: dict[int, Page] = {}
+        self.stable: defaultdict[Hashable, list[Shared]] = defaultdict(list)
+        self.chains: set[Hashable] = set()  # contents that had more than one shared page when last looked up
+        self.unstable: dict[Hashable, Page] = {}
         self.pages_skipped = self.pages_scanned = self.full_scans = 0
+        self.pages_checksummed = self.stable_searches = self.unstable_searches = 0
         self._visits = self._endless_visits()
 
-    def write(self, guest: int, gpn: int, content: int) -> None:
+    def write(self, guest: int, gpn: int, content: Hashable) -> None:
         """A page of its own, whatever was there."""
-        self.release(guest, gpn)
-        self.guests[guest][gpn].content = content
+        page = self.guests[guest][gpn]
+        self._unmap(page)
+        page.content = content
 
     def release(self, guest: int, gpn: int) -> None:
         """No page is left, but what is remembered of it."""
         page = self.guests[guest][gpn]
+        self._unmap(page)
+        if self.at_once and self.unstable.get(page.content) is page:
+            del self.unstable[page.content]
+        page.content = None
+
+    def _unmap(self, page: Page) -> None:
         if page.shared:
             page.shared.mapped -= 1
-        page.content, page.shared, page.merged_zero = None, None, False
+        if self.at_once and page.item:
+            self._leave(page.item)
+        page.shared, page.merged_zero = None, False
 
-    def wake(self, pages_to_scan: int = 1) -> bool:
+    def wake(self) -> bool:
         """Visit so many pages; whether the pass has ended, which it does where one more is looked for in vain."""
-        return not all(next(self._visits) for _ in range(pages_to_scan))
+        return not all(next(self._visits) for _ in range(self.pages_to_scan))
 
     def full_scan(self) -> None:
         """Go on to the end of the pass."""
-        while not self.wake():
+        while next(self._visits):
             pass
 
     def counters(self) -> dict[str, int]:
@@ -100,6 +122,14 @@ class KsmModel:
             "stable_node_chains": len(self.chains),
             "stable_node_dups": sum(len(self.stable[content]) for content in self.chains),
             "general_profit": (sharing + zero) * PAGE - len(items) * ITEM,
+        }
+
+    def work(self) -> dict[str, int]:
+        """What the visits were, which the kernel does not count."""
+        return {
+            "pages_checksummed": self.pages_checksummed,
+            "stable_searches": self.stable_searches,
+            "unstable_searches": self.unstable_searches,
         }
 
     def _endless_visits(self) -> Iterator[bool]:
@@ -151,17 +181,19 @@ class KsmModel:
         if page.shared:
             return
         self._leave(item)
-        assert page.content is not None
+        self.pages_checksummed += 1
         if item.checksum != page.content:
             item.checksum = page.content
             return
-        if self.use_zero_pages and page.content == ZERO:
+        if self.use_zero_pages and page.content in self.zeros:
             page.merged_zero = True
             return
-        shared = self._with_room(page.content)
+        self.stable_searches += 1
+        shared = self._with_room(page)
         if shared:
             self._join(page, shared)
             return
+        self.unstable_searches += 1
         twin = self.unstable.pop(page.content, None)
         if twin is None or twin.content != page.content:
             self.unstable[page.content] = page
@@ -174,21 +206,24 @@ class KsmModel:
         self._join(twin, shared)
         self._join(page, shared)
 
-    def _with_room(self, content: int) -> Shared | None:
+    def _with_room(self, page: Page) -> Shared | None:
         """The shared page of this content that one more may map."""
-        dups = self.stable[content]
-        found: Shared | None = None
+        dups = self.stable[page.content]
+        open_: list[Shared] = []
         for shared in list(dups):
-            n = len(shared.items)
             if not shared.mapped:
                 self._drop(shared)
-            elif n < self.max_page_sharing and (found is None or n > len(found.items)):
-                found = shared
+            elif len(shared.items) < self.max_page_sharing:
+                open_.append(shared)
                 if not self.fullest:
                     break
         if len(dups) < 2:
-            self.chains.discard(content)
-        if found and len(found.items) + 1 < self.max_page_sharing:
+            self.chains.discard(page.content)
+        if not open_:
+            return None
+        most = max(len(shared.items) for shared in open_)
+        found = self.choose(page, [shared for shared in open_ if len(shared.items) == most])
+        if most + 1 < self.max_page_sharing:
             dups.remove(found)
             dups.insert(0, found)
         return found
