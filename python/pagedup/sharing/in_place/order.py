@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-_ROUNDS = 8
+_ROUNDS = 3  # more save hardly a mapping
 
 
 def chained(content: Numbers, begins: NDArray[np.bool_], n: int) -> Numbers:
