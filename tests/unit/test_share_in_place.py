@@ -134,9 +134,10 @@ def test_numpys_own_memory() -> None:
         import numpy as np
         import pagedup
         array = np.ones(64 << 20, np.uint8)
+        mappings = pagedup.share_in_place([]).mappings
         result = pagedup.share_in_place([array])
         assert result.shared_pages == result.pages >= (64 << 20) // mmap.PAGESIZE - 1, result.left
-        assert result.stored_pages <= 32 and result.mappings < 1000, result
+        assert result.stored_pages <= 32 and result.mappings < mappings + 700, result
         assert array.min() == array.max() == 1
         """
     )
