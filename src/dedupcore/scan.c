@@ -46,7 +46,7 @@ int scan_add_pages(dedupcore_pool *pool, uint64_t n_pages)
     if (rc == 0)
         s->pages = s->pages_memory.at;
     if (rc == 0)
-        rc = region_grow(&s->tags_memory, n * sizeof *s->tags, PAGES_SMALL);
+        rc = region_grow(&s->tags_memory, n * sizeof *s->tags, PAGES_HUGE);
     if (rc)
         return rc;
     s->tags = s->tags_memory.at;
