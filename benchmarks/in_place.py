@@ -7,6 +7,8 @@ import re
 import time
 from collections.abc import Iterator
 
+import numpy as np
+
 from benchmarks import ksm, native, realram
 from benchmarks.measure import Outcome
 from benchmarks.realram import FRAME, Bytes, NoRealMemory
@@ -18,8 +20,9 @@ _MADV_MERGEABLE = 12
 
 
 def in_place(settings: Settings) -> Iterator[Outcome]:
-    """Resident memory against the distinct contents, and time against finding the duplicates."""
-    resident, times = [], []
+    """Resident memory against the distinct contents; time against finding the duplicates, and of calling it again."""
+    resident, times, again, written = [], [], [], []
+    rng = np.random.default_rng(0)
     note = ""
     for _ in range(min(settings.rounds, _ROUNDS)):
         memory = _load(settings)
@@ -31,8 +34,7 @@ def in_place(settings: Settings) -> Iterator[Outcome]:
         begin = time.perf_counter()
         result = share_in_place([memory])
         sharing = time.perf_counter() - begin
-        if before is not None and not (memory == before).all():
-            raise AssertionError("sharing in place changed the memory")
+        _check(memory, before)
         native.read(memory, settings.reader(memory))
         unused = result.reclaim()
         resident.append((_pss(memory) + unused) / distinct)
@@ -42,9 +44,21 @@ def in_place(settings: Settings) -> Iterator[Outcome]:
             f" {result.huge_pages_split:,} huge pages split, {result.mappings:,} mappings,"
             f" {sum(left.bytes for left in result.left):,} bytes left"
         )
-        del memory, result, found, before
+        again.append(_seconds(memory) / sharing)
+        _check(memory, before)
+        pages = memory.reshape(-1, FRAME)
+        some = rng.choice(len(pages), len(pages) // 100, replace=False)
+        pages[some, :64] = rng.integers(0, 256, (len(some), 64), np.uint8)
+        if before is not None:
+            before.reshape(-1, FRAME)[some, :64] = pages[some, :64]
+        written.append(_seconds(memory) / sharing)
+        _check(memory, before)
+        del memory, result, found, before, pages
     yield Outcome("in_place", "real RAM shared in place: memory / its distinct pages", resident, 1.05, "at most", note)
     yield Outcome("in_place", "(for comparison: time / find_duplicates, two threads)", times)
+    what = "real RAM shared in place a second time, nothing written: time / the first"
+    yield Outcome("in_place", what, again, 1, "at most")
+    yield Outcome("in_place", "real RAM, the same with 1 % of the pages written", written, 1, "at most")
 
 
 def in_place_ksm(settings: Settings) -> Iterator[Outcome]:
@@ -76,6 +90,17 @@ def in_place_ksm(settings: Settings) -> Iterator[Outcome]:
         10,
         note=f"best: {best[0]:.2f} s in place, {best[1]:.2f} s by KSM",
     )
+
+
+def _seconds(memory: Bytes) -> float:
+    begin = time.perf_counter()
+    share_in_place([memory])
+    return time.perf_counter() - begin
+
+
+def _check(memory: Bytes, before: Bytes | None) -> None:
+    if before is not None and not np.array_equal(memory, before):
+        raise AssertionError("sharing in place changed the memory")
 
 
 def _load(settings: Settings) -> Bytes:

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum {
@@ -83,8 +85,35 @@ static void clear_used(frame_store *store, uint32_t frame)
 
 /* --- giving back ------------------------------------------------------------------------------------------------- */
 
-/* Makes the bytes zero: whole pages by giving them to the operating system, where there are enough of them. */
-static void wipe(const frame_store *store, uint8_t *first, uint8_t *end)
+/* Whole pages on their way to the operating system, which makes them zero. */
+typedef struct {
+    struct iovec ranges[512];
+    int n;
+} returned;
+
+/*
+ * Gives them back: many by one call, since Linux 6.14 or so, which takes half the time. What that call leaves, it leaves from
+ * some range on; that goes one by one.
+ */
+static void give_back(returned *pages)
+{
+    int done = 0;
+#ifdef SYS_process_madvise
+    enum { SELF = -10000 }; /* PIDFD_SELF */
+    ssize_t got = pages->n > 1 ? (ssize_t)syscall(SYS_process_madvise, SELF, pages->ranges, pages->n, MADV_DONTNEED, 0) : 0;
+    for (; got > 0 && done < pages->n && (size_t)got >= pages->ranges[done].iov_len; done++)
+        got -= (ssize_t)pages->ranges[done].iov_len;
+#endif
+    for (; done < pages->n; done++) {
+        const struct iovec *range = pages->ranges + done;
+        if (madvise(range->iov_base, range->iov_len, MADV_DONTNEED))
+            memset(range->iov_base, 0, range->iov_len); /* locked memory, for one, cannot be given back */
+    }
+    pages->n = 0;
+}
+
+/* Makes the bytes zero, now or by giving them back: whole pages, where there are enough of them. */
+static void wipe(const frame_store *store, uint8_t *first, uint8_t *end, returned *pages)
 {
     const size_t page = store->page, least = store->frame_size >= page ? page : WORTH_A_CALL;
     if ((size_t)(end - first) < least) { /* a few small frames: most are freed so */
@@ -92,10 +121,14 @@ static void wipe(const frame_store *store, uint8_t *first, uint8_t *end)
         return;
     }
     uint8_t *from = first + (-(uintptr_t)first & (page - 1)), *to = end - ((uintptr_t)end & (page - 1));
-    if (to < from || (size_t)(to - from) < least || madvise(from, (size_t)(to - from), MADV_DONTNEED))
-        from = to = end; /* locked memory, for one, cannot be given back */
+    if (to < from || (size_t)(to - from) < least)
+        from = to = end;
     memset(first, 0, (size_t)(from - first));
     memset(to, 0, (size_t)(end - to));
+    if (to > from)
+        pages->ranges[pages->n++] = (struct iovec){from, (size_t)(to - from)};
+    if (pages->n == sizeof pages->ranges / sizeof *pages->ranges)
+        give_back(pages);
 }
 
 static int ascending(const void *a, const void *b)
@@ -111,14 +144,17 @@ void frames_settle(frame_store *store)
     int sorted = 1;
     for (size_t i = 1; i < n; i++)
         sorted &= pending[i - 1] < pending[i];
-    /* A system call for each run of neighbours. Small frames rarely make one, and need none. */
+    returned pages;
+    pages.n = 0;
+    /* A range for each run of neighbours. Small frames rarely make one, and need none. */
     if (!sorted && store->frame_size >= store->page)
         qsort(store->pending, n, sizeof *pending, ascending);
     for (size_t first = 0, end; first < n; first = end) {
         for (end = first + 1; end < n && pending[end] == pending[end - 1] + 1; end++)
             ;
-        wipe(store, frames_at(store, pending[first]), frames_at(store, pending[end - 1]) + store->frame_size);
+        wipe(store, frames_at(store, pending[first]), frames_at(store, pending[end - 1]) + store->frame_size, &pages);
     }
+    give_back(&pages);
     for (size_t i = 0; i < n; i++)
         clear_used(store, pending[i]);
     store->n_pending = 0;

@@ -525,3 +525,23 @@ def test_small_frames_go_back_in_long_runs() -> None:
     assert done.returncode == 0, done.stderr
     if not under_sanitizer():
         assert float(done.stdout) > 0.9
+
+
+def test_frames_that_cannot_be_given_back() -> None:
+    """Locked memory is zeroed and kept; what comes before and after it in the batch goes back."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with FramePool(40, 4096) as pool:
+        guest = pool.add_guest(40)
+        guest.write(np.arange(40), np.full((40, 4096), 7, np.uint8))
+        locked = ctypes.c_void_p(pool.memory.ctypes.data + 12 * 4096), ctypes.c_size_t(4096)
+        if libc.mlock(*locked):
+            pytest.skip(f"mlock: {os.strerror(ctypes.get_errno())}")
+        guest.release(range(0, 30, 2))
+        pool.check()
+        guest.write([12, 14], np.full((2, 4096), 8, np.uint8))
+        assert not pool.memory[4:30:2].any()
+        assert (pool.memory[[0, 2]] == 8).all()
+        libc.munlock(*locked)
+        guest.release(range(40))
+        pool.check()
+        assert pool.counts().in_use == 0

@@ -304,7 +304,7 @@ void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
  * Large pages: see below. Until a guest has some, there is nothing to know about them.
  *
  * Memory: frames are mapped at once, but take memory only while they are in use if they are of at least a page of the
- * machine's: freed ones go back to the operating system, a call for each run of neighbours in a batch. Smaller ones are zeroed
+ * machine's: freed ones go back to the operating system, in runs of neighbours, at the end of a batch. Smaller ones are zeroed
  * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use and 4.2 a page of a guest.
  * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
  *

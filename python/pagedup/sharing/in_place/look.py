@@ -155,4 +155,4 @@ def _huge_pages(pagemap: Pagemap, numbering: Numbering) -> Numbers:
         found.append(told[:, :2].astype(np.int64))
     # A range may begin or end in a huge page.
     parts = [np.arange(start // HUGE * HUGE, end, HUGE) for start, end in np.concatenate(found).tolist()]
-    return np.unique(np.concatenate([np.empty(0, np.int64), *parts]))
+    return np.concatenate([np.empty(0, np.int64), *parts])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.int64]
 
-_ROUNDS = 8
+_ROUNDS = 3  # more save hardly a mapping
 
 
 def chained(content: Numbers, begins: NDArray[np.bool_], n: int) -> Numbers:
@@ -57,27 +57,23 @@ def _first_of_each(values: Numbers, n: int) -> NDArray[np.bool_]:
 
 def _weakest_of_rings(follows: Numbers, rank: Numbers) -> Numbers:
     """Of each ring of contents, that of the lowest rank; there is one of a rank."""
-    jump = np.where(follows >= 0, follows, np.arange(len(follows)))
+    n = len(follows)
+    jump = np.where(follows >= 0, follows, np.arange(n))
     lowest = rank.copy()
-    some = np.flatnonzero(follows >= 0)
-    for _ in range(len(follows).bit_length()):
-        there = jump[some]
-        lowest[some] = np.minimum(lowest[some], lowest[there])
-        jump[some] = jump[there]
-        # From a content of a ring no jump leads to the first of a chain.
-        some = some[follows[jump[some]] >= 0]
-    weakest: Numbers = some[lowest[some] == rank[some]]
+    for _ in range(max(1, n - 1).bit_length()):
+        lowest = np.minimum(lowest, lowest[jump])
+        jump = jump[jump]
+    # From a content of a ring no jump leads to the first of a chain.
+    weakest: Numbers = np.flatnonzero((follows[jump] >= 0) & (lowest == rank))
     return weakest
 
 
 def _heads(follows: Numbers) -> tuple[Numbers, Numbers]:
     """The first content of the chain that each is in, and how far it is behind that."""
-    jump = np.where(follows >= 0, follows, np.arange(len(follows)))
+    n = len(follows)
+    jump = np.where(follows >= 0, follows, np.arange(n))
     distance = (follows >= 0).astype(np.int64)
-    some = np.flatnonzero(follows >= 0)
-    while len(some):
-        there = jump[some]
-        distance[some] += distance[there]
-        jump[some] = jump[there]
-        some = some[follows[jump[some]] >= 0]
+    for _ in range(max(1, n - 1).bit_length()):
+        distance = distance + distance[jump]
+        jump = jump[jump]
     return jump, distance

@@ -139,7 +139,8 @@ def _split(seen: Look, gone: Mask) -> int:
     # Of the huge pages in a run only the first and the last can be left in part.
     freed = np.concatenate((seen.whole.addresses(first), seen.whole.addresses(end - 1)))
     replaced = seen.numbering.addresses(np.flatnonzero(gone))
-    changed = np.unique(np.concatenate((freed, replaced)) // HUGE) * HUGE
+    changed = np.sort(np.concatenate((freed, replaced)) // HUGE) * HUGE
+    changed = changed[np.diff(changed, prepend=-1) != 0]
     was_huge = np.isin(changed, seen.huge)
     # It takes a page that is still there.
     kept = seen.numbering.addresses(np.flatnonzero(seen.pages.occupied & (seen.pages.place < 0) & ~gone))
@@ -150,8 +151,8 @@ def _split(seen: Look, gone: Mask) -> int:
     low, high = seen.whole.pages_up_to(changed), seen.whole.pages_up_to(changed + HUGE)
     for i in np.flatnonzero(was_huge & ~there & (high - low < HUGE // _PAGE)).tolist():
         # One that is none of the arrays'.
-        ours = seen.whole.addresses(np.arange(low[i], high[i]))
-        chosen.append(int(np.setdiff1d(np.arange(changed[i], changed[i] + HUGE, _PAGE), ours)[0]))
+        ours = set(seen.whole.addresses(np.arange(low[i], high[i])).tolist())
+        chosen.append(next(at for at in range(int(changed[i]), int(changed[i]) + HUGE, _PAGE) if at not in ours))
         there[i] = True
     engine.in_place_split(np.array(chosen, np.uint64), _PAGE)
     return int(np.count_nonzero(was_huge & there))
