@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Self
 
 PAGE = mmap.PAGESIZE
@@ -72,6 +73,11 @@ class MergeableGuests:
             self._send(process, struct.pack("=qq", start + gpn * PAGE, len(data)) + data)
         for process in range(len(self._processes)):
             self._wait(process)
+
+    def items(self) -> int:
+        """How many of their pages KSM knows, merged or not."""
+        stats = [Path(f"/proc/{process.pid}/ksm_stat").read_text().split() for process in self._processes]
+        return sum(int(stat[stat.index("ksm_rmap_items") + 1]) for stat in stats)
 
     def _wait(self, process: int) -> None:
         self._send(process, struct.pack("=qq", -1, 0))

@@ -88,6 +88,8 @@ class Sides:
 
     def compare(self, ended: bool) -> None:
         wanted = self.kernel.all_counters()
+        items = sum(wanted[name] for name in ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"))
+        assert items == self.guests.items(), "KSM counts pages of other processes"
         self.most = {name: max(count, self.most.get(name, 0)) for name, count in wanted.items()}
         names = wanted.keys() - self.but
         self.compare_one(self.model, wanted, names)
