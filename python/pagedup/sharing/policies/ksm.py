@@ -21,7 +21,7 @@ class KsmScanCounts(NamedTuple):
     """What /sys/kernel/mm/ksm would show, in pages unless it says otherwise; and the work that KSM would have done.
 
     A write or a release counts here at once; in the kernel its page stays in the counters until KSM visits it again.
-    At the end of a full scan both are the same.
+    At the end of a full scan both are the same, unless contents have more copies than max_page_sharing and some go.
 
     Attributes:
         pages_shared: write-protected pages that stand for several.
