@@ -83,7 +83,7 @@ class Pagemap:
         return self._read(start, end)
 
     def huge_pages(self, start: int, end: int) -> Runs | None:
-        """The runs of pages that are mapped as huge ones, or None where the kernel does not tell (before Linux 6.7)."""
+        """The runs of pages that are mapped as huge ones; None where the kernel does not tell, before Linux 6.7."""
         try:
             return _regions(self._fd, start, end, _SCAN_HUGE, _SCAN_HUGE)
         except OSError as error:
@@ -94,7 +94,8 @@ class Pagemap:
     def _scan(self, start: int, end: int, tell_shared: bool) -> Runs:
         """By the ioctl; where what it tells is not all, the entries are read, for the bits that it lacks."""
         found = []
-        for group in _near(_regions(self._fd, start, end, _SCAN_PRESENT | _SCAN_SWAPPED, _SCANNED), _GAP * self._page):
+        regions = _regions(self._fd, start, end, _SCAN_PRESENT | _SCAN_SWAPPED, _SCANNED)
+        for group in _near(regions, _GAP * self._page):
             first = int(group[0, 0])
             present = (group[:, 2] & _SCAN_PRESENT) != 0
             kinds = np.full(len(group), _TO_READ, np.uint8)
