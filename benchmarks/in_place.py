@@ -20,7 +20,7 @@ _MADV_MERGEABLE = 12
 
 
 def in_place(settings: Settings) -> Iterator[Outcome]:
-    """Resident memory against the distinct contents; time against finding the duplicates, and of calling it again."""
+    """Resident memory against the distinct contents; time against finding the duplicates, and of a second call."""
     resident, times, again, written = [], [], [], []
     rng = np.random.default_rng(0)
     note = ""

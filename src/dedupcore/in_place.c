@@ -16,7 +16,8 @@
 #define MADV_COLD 20 /* of Linux 5.4 */
 #endif
 
-enum { AT_ONCE = 2 << 20 }; /* bytes: between the look at zeros and their end nobody should have time to write to them */
+/* Bytes: between the look at zeros and their end nobody should have time to write to them. */
+enum { AT_ONCE = 2 << 20 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t n_forks;
@@ -94,7 +95,8 @@ void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_
     }
 }
 
-void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size, uint8_t *freed)
+void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size,
+                        uint8_t *freed)
 {
     const byte_scans *scans = byte_scans_for(dedupcore_cpu_used());
 

@@ -30,10 +30,11 @@ void inplace_map(int fd, const uint8_t *stored, const uint64_t *addresses, const
                             const uint64_t *sizes, const uint8_t *protections, size_t n, uint8_t *outcomes);
 
 /*
- * Looks for pages of zeros in ranges of private anonymous memory, and gives each back to the kernel at once, which gives
- * zeros where they are read. freed, one item for each page of the ranges, in their order: 1 for these, 0 for the others.
+ * Looks for pages of zeros in ranges of private anonymous memory, and gives each back to the kernel at once, which
+ * gives zeros where they are read. freed, one item for each page of the ranges, in their order: 1 for these, or 0.
  */
-void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size, uint8_t *freed);
+void inplace_free_zeros(const uint64_t *addresses, const uint64_t *sizes, size_t n, size_t page_size,
+                        uint8_t *freed);
 
 /*
  * Gives ranges of zeros back to the kernel, which gives zeros where they are read. mapped[i]: the range is a mapping of a
@@ -43,9 +44,8 @@ void inplace_zero(const uint64_t *addresses, const uint64_t *sizes, const uint8_
                              const uint8_t *protections, size_t n, uint8_t *outcomes);
 
 /*
- * Splits the huge pages that these pages belong to, if they do. Replacing a part of a huge page frees nothing before that,
- * or before the kernel is short of memory; and splitting is faster the less of it is left. A page that is pinned stays
- * whole.
+ * Splits the huge pages that these pages belong to, if they do. Replacing a part of a huge page frees nothing before
+ * that, or before the kernel is short of memory. A page that is pinned stays whole.
  */
 void inplace_split(const uint64_t *pages, size_t n, size_t page_size);
 

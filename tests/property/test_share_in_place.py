@@ -116,7 +116,8 @@ def test_plans(cells, room, mapping_bytes):
             of = content == c
             if np.count_nonzero(of) > 1:
                 copies = len(set(shown[of].tolist()))
-                assert copies == 1 or (mapping_bytes > 200 and copies == np.ptp(shown[of]) + 1 <= np.count_nonzero(of))
+                in_a_row = copies == np.ptp(shown[of]) + 1 <= np.count_nonzero(of)
+                assert copies == 1 or (mapping_bytes > 200 and in_a_row)
         assert planned.zero.sum() == zero.sum()
     assert len(place) == n
 

@@ -376,6 +376,21 @@ def test_reclaim_returns_what_writes_have_made_dead() -> None:
     assert np.array_equal(array, before)
 
 
+def test_reclaim_minds_no_other_file_of_the_same_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inodes are numbered anew in each file system."""
+    array = memory([1, 1, 2, 2])
+    result = pagedup.share_in_place([array])
+    array[: 2 * PAGE : PAGE] ^= 1
+    real = backing.read_own_mappings
+
+    def read() -> list[Mapping]:
+        (of,) = {m.inode for m in real() if m.path.startswith("/memfd:pagedup")}
+        return [Mapping(PAGE, 9 * PAGE, "r--p", of, "/another", frozenset(), 5 * PAGE), *real()]
+
+    monkeypatch.setattr(backing, "read_own_mappings", read)
+    assert result.reclaim() == PAGE
+
+
 def test_reclaim_knows_pages_that_moved() -> None:
     """mremap, as an array that grows does it, takes the mapping elsewhere; the copy is still in use."""
     area = mmap.mmap(-1, 4 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -536,7 +551,8 @@ def test_the_mappings_that_it_takes_are_foreseen(monkeypatch: pytest.MonkeyPatch
     rng = np.random.default_rng(1)
     array = memory(rng.choice([-1, 0, 1, 2, 3, 4, 50, 51, 52], 400).tolist())
     apart = memory(rng.choice([-1, 0, 1, 2, 60], 100).tolist())
-    assert LIBC.mprotect(ctypes.c_void_p(address(apart[50 * PAGE :])), ctypes.c_size_t(20 * PAGE), mmap.PROT_READ) == 0
+    middle = ctypes.c_void_p(address(apart) + 50 * PAGE)
+    assert LIBC.mprotect(middle, ctypes.c_size_t(20 * PAGE), mmap.PROT_READ) == 0
     pages = array.reshape(-1, PAGE)
     for most in (0, 10, 10):  # the kernel does not join all that could be joined once pages were written
         before = mappings_of(array) + mappings_of(apart)
@@ -729,7 +745,7 @@ def test_writers_must_stand_still() -> None:
 
 
 def test_a_write_between_is_seen_where_that_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that comes between looking and replacing: the run is left, and said. Untouched zeros are gone by then."""
+    """A write that comes between looking and replacing: the run is left, and said. Other zeros are gone by then."""
     from pagedup.sharing.in_place import share
     from pagedup.sharing.in_place.replace import replace
 

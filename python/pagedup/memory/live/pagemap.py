@@ -73,7 +73,7 @@ class Pagemap:
         return self._read(start, end)
 
     def huge_pages(self, start: int, end: int) -> Runs | None:
-        """The runs of pages that are mapped as huge ones, or None where the kernel does not tell (before Linux 6.7)."""
+        """The runs of pages that are mapped as huge ones; None where the kernel does not tell, before Linux 6.7."""
         try:
             return scan(self._fd, start, end, either=HUGE, told=HUGE)
         except OSError as error:

@@ -33,7 +33,7 @@ class Pages:
 
     Attributes:
         begins: the page is not joined with the one before, by address and by rights.
-        beside: how many neighbours of the page, 0 to 2, are joined with it, but not listed: anonymous, and to stay so.
+        beside: how many neighbours, 0 to 2, are joined with the page, but not listed: anonymous, and to stay so.
         canonical: the number of the first page of equal content.
         zero: its bytes are all zero.
         occupied: it has memory of its own.
@@ -176,8 +176,8 @@ def _stored(content: Numbers, shown: Numbers, n: int) -> tuple[Numbers, Numbers]
 
 
 def _rows(there: Numbers, content: Numbers, begins: Mask, n: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Where neighbours hold the same content: how many such are before each page; and for each of n contents how many
-    pages stand in such rows, and the longest row. there: the numbers of the pages, ascending.
+    """Where neighbours hold the same content: how many such are before each page; and for each of n contents how
+    many pages stand in such rows, and the longest row. there: the numbers of the pages, ascending.
     """
     starts = np.ones(len(there), bool)
     starts[1:] = (content[1:] != content[:-1]) | (there[1:] != there[:-1] + 1) | begins[there[1:]]

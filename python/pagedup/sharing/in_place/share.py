@@ -36,8 +36,8 @@ def share_in_place(arrays: Iterable[NDArray[Any]]) -> InPlace:
     replaced safely is left as it is, and named in the result's `left`. Pages of zeros are given back to the kernel.
     Huge pages with something to share are split, and none are made of this memory any more. Each run of shared pages
     takes a mapping: where vm.max_map_count (less 1,024 for the rest of the process) is in the way, the longest runs are
-    shared. Of a content that stands many times in a row a few copies are stored, so that a mapping shows more than one
-    page. While it runs it takes memory for a copy of each shared content, and about 100 bytes a page.
+    shared. Of a content that stands many times in a row a few copies are stored, so that a mapping shows several
+    pages. While it runs it takes memory for a copy of each shared content, and about 100 bytes a page.
 
     Call it again when the contents have changed: it finds what has become equal.
 
