@@ -749,6 +749,12 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_rwlock_wrlock(pthread_rwlock_t *lock)
     int pthread_rwlock_unlock(pthread_rwlock_t *lock)
     int pthread_rwlock_destroy(pthread_rwlock_t *lock)
+    ctypedef struct pthread_mutex_t:
+        pass
+    int pthread_mutex_init(pthread_mutex_t *lock, const void *attributes)
+    int pthread_mutex_lock(pthread_mutex_t *lock)
+    int pthread_mutex_unlock(pthread_mutex_t *lock)
+    int pthread_mutex_destroy(pthread_mutex_t *lock)
 
 
 cdef extern from *:
@@ -784,6 +790,7 @@ cdef class Pool:
     cdef dedupcore_pool *pool
     # Taken and given back without the GIL, so that nobody waits for it who holds what others wait for.
     cdef pthread_rwlock_t lock
+    cdef pthread_mutex_t turn  # held while waiting for the lock: a long scan that lets go of it is not the next to have it
     cdef Py_ssize_t exports
     cdef bint is_closed
     cdef readonly uint64_t capacity
@@ -791,7 +798,7 @@ cdef class Pool:
 
     def __cinit__(self, uint64_t capacity, size_t frame_size):
         cdef int rc
-        if pool_lock_init(&self.lock):
+        if pool_lock_init(&self.lock) or pthread_mutex_init(&self.turn, NULL):
             raise MemoryError
         self.capacity, self.frame_size = capacity, frame_size
         with nogil:
@@ -805,15 +812,20 @@ cdef class Pool:
         with nogil:
             dedupcore_pool_destroy(self.pool)
         pthread_rwlock_destroy(&self.lock)
+        pthread_mutex_destroy(&self.turn)
 
     cdef int _begin_read(self) except -1:
         with nogil:
+            pthread_mutex_lock(&self.turn)
             pthread_rwlock_rdlock(&self.lock)
+            pthread_mutex_unlock(&self.turn)
         return self._must_be_open()
 
     cdef int _begin_write(self) except -1:
         with nogil:
+            pthread_mutex_lock(&self.turn)
             pthread_rwlock_wrlock(&self.lock)
+            pthread_mutex_unlock(&self.turn)
         return self._must_be_open()
 
     cdef int _must_be_open(self) except -1:
@@ -1107,7 +1119,9 @@ cdef class Pool:
     def close(self):
         """No more calls. Its memory goes back now, or with the last view of it; closing again does nothing."""
         with nogil:
+            pthread_mutex_lock(&self.turn)
             pthread_rwlock_wrlock(&self.lock)
+            pthread_mutex_unlock(&self.turn)
             self.is_closed = 1
             self._end_unless_viewed()
             pthread_rwlock_unlock(&self.lock)
@@ -1179,7 +1193,9 @@ cdef class _PoolView:
 
     cdef void _release(self) noexcept:
         with nogil:
+            pthread_mutex_lock(&self.owner.turn)
             pthread_rwlock_wrlock(&self.owner.lock)
+            pthread_mutex_unlock(&self.owner.turn)
             self.owner.exports -= 1
             self.owner._end_unless_viewed()
             pthread_rwlock_unlock(&self.owner.lock)

@@ -181,7 +181,7 @@ def test_others_come_in_between() -> None:
             guest.read([5], out)
             assert out[0] == written
         scanner.join()
-        assert written > 1
+        assert written > 3
         pool.check()
 
 

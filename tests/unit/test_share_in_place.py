@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import pagedup
-from pagedup.memory.live import pagemap as pagemap_module
+from pagedup.memory.live import pagemap_scan
 from pagedup.memory.live.smaps import Mapping, read_mappings
 from pagedup.sharing.in_place import backing
 from pagedup.sharing.in_place.suitable import with_keys
@@ -476,7 +476,7 @@ def test_reading_into_shared_pages_afterwards(flags: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize("tells", [True, False], ids=["", "before 6.7"])
 def test_huge_pages_are_split_and_counted(tells: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not tells:
-        monkeypatch.setattr(pagemap_module, "_PAGEMAP_SCAN", 0)
+        monkeypatch.setattr(pagemap_scan, "_PAGEMAP_SCAN", 0)
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[never]" in setting.read_text():
         pytest.skip("the kernel makes no huge pages")
