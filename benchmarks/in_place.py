@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
-from benchmarks import ksm, native, realram
+from benchmarks import ksm, native
 from benchmarks.measure import Outcome
 from benchmarks.realram import FRAME, Bytes, NoRealMemory
 from benchmarks.settings import Settings
 from pagedup import find_duplicates, share_in_place
 
 _ROUNDS = 5  # each loads the dumps anew
-_MADV_MERGEABLE = 12
 
 
 def in_place(settings: Settings) -> Iterator[Outcome]:
@@ -25,7 +23,7 @@ def in_place(settings: Settings) -> Iterator[Outcome]:
     rng = np.random.default_rng(0)
     note = ""
     for _ in range(min(settings.rounds, _ROUNDS)):
-        memory = _load(settings)
+        memory = settings.real_anew()
         begin = time.perf_counter()
         found = find_duplicates(memory)
         finding = time.perf_counter() - begin
@@ -69,17 +67,13 @@ def in_place_ksm(settings: Settings) -> Iterator[Outcome]:
     best = [float("inf"), float("inf")]
     with ksm.stepped() as kernel:
         for _ in range(min(settings.rounds, _ROUNDS)):
-            memory = _load(settings)
+            memory = settings.real_anew()
             begin = time.perf_counter()
             share_in_place([memory])
             ours = time.perf_counter() - begin
             del memory
-            memory = _load(settings)
-            address = ctypes.c_void_p(memory.ctypes.data)
-            if ctypes.CDLL(None).madvise(address, ctypes.c_size_t(memory.nbytes), _MADV_MERGEABLE):
-                raise NoRealMemory("the kernel refuses MADV_MERGEABLE")
-            theirs = kernel.converge_at_full_speed()
-            kernel.restart()  # every page has its own copy again
+            memory = settings.real_anew()
+            theirs = kernel.merge_at_full_speed(memory)
             del memory
             ratios.append(theirs / ours)
             best = [min(best[0], ours), min(best[1], theirs)]
@@ -102,10 +96,6 @@ def _check(memory: Bytes, before: Bytes | None) -> None:
     if before is not None and not np.array_equal(memory, before):
         raise AssertionError("sharing in place changed the memory")
 
-
-def _load(settings: Settings) -> Bytes:
-    paths = settings.dump_paths()
-    return realram.load(paths[:1] if settings.quick else paths, huge=settings.huge).memory
 
 
 def _pss(memory: Bytes) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
+import resource
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import ksm, realram
+from benchmarks import ksm
 from benchmarks.measure import Outcome
 from benchmarks.pool import guest_names, seconds_of
 from benchmarks.realram import FRAME, Bytes, NoRealMemory
@@ -24,7 +24,6 @@ _GUESTS, _GUEST_PAGES = 50, 1 << 20  # of 4 GiB
 _NAMES, _BREAKS = 20e6, 5e6  # a second
 _WRITTEN = 0.01
 _ROUNDS = 5
-_MADV_MERGEABLE = 12
 
 
 def policies(settings: Settings) -> Iterator[Outcome]:
@@ -40,14 +39,10 @@ def policies_ksm(settings: Settings) -> Iterator[Outcome]:
     ratios, best = [], [float("inf"), float("inf")]
     with ksm.stepped() as kernel:
         for _ in range(min(settings.rounds, _ROUNDS)):
-            memory = _load(settings)
+            memory = settings.real_anew()
             with _filled(memory) as pool:
                 ours = seconds_of(partial(pool.scan, math.inf))
-            address = ctypes.c_void_p(memory.ctypes.data)
-            if ctypes.CDLL(None).madvise(address, ctypes.c_size_t(memory.nbytes), _MADV_MERGEABLE):
-                raise NoRealMemory("the kernel refuses MADV_MERGEABLE")
-            theirs = kernel.converge_at_full_speed()
-            kernel.restart()
+            theirs = kernel.merge_at_full_speed(memory)
             del memory
             ratios.append(theirs / ours)
             best = [min(best[0], ours), min(best[1], theirs)]
@@ -82,21 +77,29 @@ def _names(settings: Settings) -> Iterator[Outcome]:
 
 def _real(settings: Settings) -> Iterator[Outcome]:
     first, second = [], []
+    note = ""
     for turn in range(max(3, min(settings.rounds, _ROUNDS))):
-        memory = _load(settings)
+        memory = settings.real_anew()
         finding = min(seconds_of(partial(find_duplicates, memory, threads=1)) for _ in range(2))
         distinct = find_duplicates(memory, threads=1).n_distinct
         with _filled(memory) as pool:
             del memory
+            before = resource.getrusage(resource.RUSAGE_SELF)
             seconds = seconds_of(partial(pool.scan, math.inf))
+            used = resource.getrusage(resource.RUSAGE_SELF)
             counts = pool.counts()
+            note = (
+                f"{counts.pages_present - counts.in_use:,} of {counts.pages_present:,} frames freed;"
+                f" {used.ru_utime - before.ru_utime:.2f} s of CPU and {used.ru_stime - before.ru_stime:.2f} s in the"
+                f" kernel, find_duplicates {finding:.2f} s"
+            )
             if counts.in_use - counts.zero_frames != distinct:
                 raise AssertionError(f"{counts} for {distinct} distinct pages")
             first.append(finding / seconds)
             _write_some(pool, turn, lambda dice, k: dice.integers(0, 256, (k, FRAME), np.uint8))
             second.append(seconds / seconds_of(partial(pool.scan, math.inf)))
     what = "real RAM, first pass of dirty, frames released: speed / find_duplicates, one thread each"
-    yield Outcome("policies", what, first, 0.5)
+    yield Outcome("policies", what, first, 0.5, note=note)
     yield Outcome("policies", "real RAM, first pass / a pass after 1 % was written", second, 30)
 
 
@@ -118,8 +121,3 @@ def _filled(memory: Bytes) -> FramePool:
         part = frames[at : at + step]
         guest.write(np.arange(at, at + len(part), dtype=np.uint32), part)
     return pool
-
-
-def _load(settings: Settings) -> Bytes:
-    paths = settings.dump_paths()
-    return realram.load(paths[:1] if settings.quick else paths, huge=settings.huge).memory

@@ -47,6 +47,11 @@ class Settings:
             self.say(text)
         return self._real
 
+    def real_anew(self) -> realram.Bytes:
+        """Real RAM in memory of its own, to be changed; a single guest's in a quick run. NoRealMemory as for `real`."""
+        paths = self.dump_paths()
+        return realram.load(paths[:1] if self.quick else paths, huge=self.huge).memory
+
     def dump_paths(self) -> list[Path]:
         """The files of the real RAM; NoRealMemory, each time for the same reason, if there are none."""
         if self._paths is None:

@@ -1002,8 +1002,8 @@ cdef class Pool:
     def scan(self, uint64_t wakes, uint64_t n_pages, bint to_end=False):
         """Let the scanner wake so often, for so many pages each time; see dedupcore_pool_scan in dedupcore.h.
 
-        to_end: not farther than to the end of the guests. Returns how many wakes are left. Other calls may come in
-        between two wakes; what a signal handler raises ends the call there.
+        to_end: not farther than to the end of the guests. Other calls may come in between two wakes; what a signal
+        handler raises ends the call there.
         """
         cdef int rc = 0, ended = 0
         cdef double end
@@ -1021,7 +1021,6 @@ cdef class Pool:
                 raise ValueError("the pool has no policy whose scanner goes through all guests")
             _check(rc)
             PyErr_CheckSignals()
-        return wakes
 
     def scan_guest(self, uint32_t guest, uint64_t n_pages, bint to_end=False):
         """Look at so many more pages of the guest; see dedupcore_pool_scan_guest in dedupcore.h.

@@ -92,7 +92,7 @@ typedef struct {
 } returned;
 
 /*
- * Gives them back: many by one call, since Linux 6.14 or so, which takes half the time. What that call leaves, it leaves from
+ * Gives them back: many by one call, where the kernel takes it for the process itself. What that call leaves, it leaves from
  * some range on; that goes one by one.
  */
 static void give_back(returned *pages)

@@ -145,38 +145,6 @@ void scan_frame_large(dedupcore_pool *pool, uint32_t frame)
         scan_forget(pool, frame);
 }
 
-void scan_large_broken(dedupcore_pool *pool, uint64_t page)
-{
-    scan *s = pool->scan;
-    if (s->policy.kind != DEDUPCORE_POLICY_ESX)
-        return;
-    for (uint64_t i = page; i < page + DEDUPCORE_LARGE_PAGE; i++) {
-        if ((s->pages[i] & AGE_MASK) == HINTED && s->pages[i])
-            scan_set(s, i, PAGE_CHANGED, NO_ITEM);
-    }
-}
-
-void scan_break_large(dedupcore_pool *pool, uint32_t number, uint32_t range)
-{
-    const scan *s = pool->scan;
-    pool_guest *guest = pool->guests + number;
-    const uint32_t first = range * DEDUPCORE_LARGE_PAGE;
-    const size_t most = look_most(pool->frames.frame_size);
-    uint32_t hinted[DEDUPCORE_LARGE_PAGE];
-    size_t n = 0;
-    for (uint32_t gpn = first; gpn < first + DEDUPCORE_LARGE_PAGE; gpn++) {
-        const uint8_t page = s->pages[guest->first + gpn];
-        if (s->policy.kind == DEDUPCORE_POLICY_ESX && page && (page & AGE_MASK) == HINTED)
-            hinted[n++] = gpn;
-    }
-    pool_break_large(pool, guest, first);
-    for (size_t at = 0; at < n; at += most) {
-        look batch = {.guest = number, .n = n - at < most ? n - at : most};
-        memcpy(batch.gpns, hinted + at, batch.n * sizeof *hinted);
-        scan_esx_again(pool, &batch);
-    }
-}
-
 /* --- frames ------------------------------------------------------------------------------------------------------ */
 
 /* The hash of what the frame holds, 0 for zero bytes. All of it is read, so all of the next one is fetched meanwhile. */

@@ -27,14 +27,11 @@ typedef enum {
     PAGE_STATES,
 } page_state;
 
-/* In a large page ESX makes hints of its pages, but nobody finds them: busy ones, in no chain, with HINTED below. */
-enum { HINTED = 0 };
-
 /*
- * In the lower bits: how often KSM's smart_scan has seen the page, as far as it matters: visits 13 to 21
- * repeat. NO_ITEM: KSM does not know the page; other policies know none.
+ * In the lower bits: how often KSM's smart_scan has seen the page, as far as it matters: visits 13 to 21 repeat. NO_ITEM: KSM
+ * does not know the page; other policies know none. HINTED: ESX has hashed it as a part of a large page; see scan_esx.c.
  */
-enum { AGE_BITS = 5, AGE_MASK = 31, NO_ITEM = 31 };
+enum { AGE_BITS = 5, AGE_MASK = 31, NO_ITEM = 31, HINTED = 0 };
 
 typedef struct scan {
     dedupcore_policy policy;
@@ -61,15 +58,14 @@ static inline page_state scan_state(const scan *s, uint64_t page)
     return (page_state)(s->pages[page] >> AGE_BITS);
 }
 
-/*
- * Whether smart_scan skipped the page, settled, at its last visit, which has made it so old. Visits 4, 6 and 7, 9 to 12, and
- * 14 to 21 skip; visit 22 is as visit 13.
- */
+/* The visits that smart_scan skips, a bit each: 4, 6 and 7, 9 to 12, 14 to 21. Visit 22 is as visit 13. */
+#define SCAN_SKIPPED (1u << 4 | 3u << 6 | 0xfu << 9 | 0xffu << 14)
+
+/* Whether smart_scan skipped the page, settled, at its last visit, which has made it a visit older. */
 static inline int scan_is_hidden(uint8_t page)
 {
-    const uint32_t skipped = 1u << 5 | 3u << 7 | 0xfu << 10 | 0x7fu << 15;
     const int settled = (page >> AGE_BITS & ~1) == PAGE_QUIET; /* or PAGE_BUSY */
-    return settled && skipped >> (page & AGE_MASK) & 1;
+    return settled && SCAN_SKIPPED << 1 >> (page & AGE_MASK) & 1;
 }
 
 /* What becomes of the page, in the counts too. */
@@ -180,8 +176,5 @@ void look_prepare(const dedupcore_pool *pool, look *at);
 /* Each looks at up to so many pages from where it is, and returns whether it met the end of the last guest. */
 int scan_ksm(dedupcore_pool *pool, uint64_t n_pages);
 int scan_dirty(dedupcore_pool *pool, uint64_t n_pages);
-
-/* Looks again at pages whose large page was broken, in ascending order; n is LOOK_MOST at the most. */
-void scan_esx_again(dedupcore_pool *pool, look *batch);
 
 #endif

@@ -8,8 +8,11 @@
  * is dropped; if not, and the contents are equal, both pages share one frame from then on. Contents that differ under one hash
  * are not shared. Looking again at a hint that was not written finds nothing, and is only counted.
  *
- * Pages of large pages are hashed and remembered, too, but not shared: when a large page is broken, they are looked at again.
+ * Pages of large pages are hashed and remembered, too, as busy ones with HINTED below, in no chain, where nobody finds them:
+ * when a large page is broken, they are looked at again.
  */
+#include <string.h>
+
 #include "random.h"
 #include "scan.h"
 
@@ -89,13 +92,44 @@ static void look_at(dedupcore_pool *pool, const look *batch, size_t i)
     scan_loosen(pool, page, frame);
 }
 
-void scan_esx_again(dedupcore_pool *pool, look *batch)
+/* --- large pages -------------------------------------------------------------------------------------------------- */
+
+void scan_large_broken(dedupcore_pool *pool, uint64_t page)
 {
-    look_prepare(pool, batch);
-    for (size_t i = 0; i < batch->n; i++)
-        look_at(pool, batch, i);
-    pool->scan->done.pages_hashed += batch->n;
+    scan *s = pool->scan;
+    if (s->policy.kind != DEDUPCORE_POLICY_ESX)
+        return;
+    for (uint64_t i = page; i < page + DEDUPCORE_LARGE_PAGE; i++) {
+        if ((s->pages[i] & AGE_MASK) == HINTED && s->pages[i])
+            scan_set(s, i, PAGE_CHANGED, NO_ITEM);
+    }
 }
+
+void scan_break_large(dedupcore_pool *pool, uint32_t number, uint32_t range)
+{
+    const scan *s = pool->scan;
+    pool_guest *guest = pool->guests + number;
+    const uint32_t first = range * DEDUPCORE_LARGE_PAGE;
+    const size_t most = look_most(pool->frames.frame_size);
+    uint32_t hinted[DEDUPCORE_LARGE_PAGE];
+    size_t n = 0;
+    for (uint32_t gpn = first; gpn < first + DEDUPCORE_LARGE_PAGE; gpn++) {
+        const uint8_t page = s->pages[guest->first + gpn];
+        if (s->policy.kind == DEDUPCORE_POLICY_ESX && page && (page & AGE_MASK) == HINTED)
+            hinted[n++] = gpn;
+    }
+    pool_break_large(pool, guest, first);
+    for (size_t at = 0; at < n; at += most) {
+        look batch = {.guest = number, .n = n - at < most ? n - at : most};
+        memcpy(batch.gpns, hinted + at, batch.n * sizeof *hinted);
+        look_prepare(pool, &batch);
+        for (size_t i = 0; i < batch.n; i++)
+            look_at(pool, &batch, i);
+        pool->scan->done.pages_hashed += batch.n;
+    }
+}
+
+/* --- passes ------------------------------------------------------------------------------------------------------ */
 
 /* Takes the next pages of the guest's order that have to be looked at; *left: how many of the order are still to be taken. */
 static void take_pages(dedupcore_pool *pool, const order *o, look *batch, uint64_t most, uint64_t *left)

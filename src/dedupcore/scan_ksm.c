@@ -19,8 +19,7 @@ enum { REPEATS = 13, LAST = 22 }; /* a visit, and the next one like it */
 
 static int skips(uint8_t age)
 {
-    const uint32_t skipped = 1u << 4 | 3u << 6 | 0xfu << 9 | 0xffu << 14;
-    return skipped >> age & 1;
+    return SCAN_SKIPPED >> age & 1;
 }
 
 static uint8_t older(uint8_t age)

@@ -66,6 +66,8 @@ POLICIES: dict[str, tuple[str, float]] = {
     "esx": ("step_scan_guest", 380),
 }
 
+STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}
+
 
 def build(program: Path, *, library: Path | None = None) -> None:
     """The source of that name with the library of the installed package, or another one's."""
@@ -141,21 +143,9 @@ def check_instructions(program: Path, data_set: str, rung: str, folder: Path) ->
     _check_ceiling(f"{data_set} on {rung}", count, CEILINGS[rung][data_set])
 
 
-def check_guests(program: Path, step: str, folder: Path) -> None:
-    """Raises AssertionError when a step of making a guest takes more instructions a page than it may."""
-    function, ceiling = GUESTS[step]
-    _check_ceiling(step, instructions(program, step, "", folder, function=function), ceiling)
-
-
-def check_pool(program: Path, step: str, folder: Path) -> None:
-    """Raises AssertionError when a step on a pool takes more instructions a page than it may."""
-    function, ceiling = POOL[step]
-    _check_ceiling(step, instructions(program, step, "", folder, function=function), ceiling)
-
-
-def check_policies(program: Path, step: str, folder: Path) -> None:
-    """Raises AssertionError when a pass of a policy takes more instructions a page than it may."""
-    function, ceiling = POLICIES[step]
+def check_step(program: Path, step: str, folder: Path) -> None:
+    """Raises AssertionError when a step of one of STEPS' programs takes more instructions a page than it may."""
+    function, ceiling = STEPS[program.name][step]
     _check_ceiling(step, instructions(program, step, "", folder, function=function), ceiling)
 
 

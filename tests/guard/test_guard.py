@@ -51,21 +51,21 @@ def test_instructions(frames: Path, data_set: str, rung: str, tmp_path: Path) ->
 @pytest.mark.valgrind
 @pytest.mark.parametrize("step", guard.GUESTS)
 def test_instructions_of_a_guest(guests: Path, step: str, tmp_path: Path) -> None:
-    guard.check_guests(guests, step, tmp_path)
+    guard.check_step(guests, step, tmp_path)
 
 
 @counted
 @pytest.mark.valgrind
 @pytest.mark.parametrize("step", guard.POOL)
 def test_instructions_of_a_pool(pool: Path, step: str, tmp_path: Path) -> None:
-    guard.check_pool(pool, step, tmp_path)
+    guard.check_step(pool, step, tmp_path)
 
 
 @counted
 @pytest.mark.valgrind
 @pytest.mark.parametrize("step", guard.POLICIES)
 def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> None:
-    guard.check_policies(policies, step, tmp_path)
+    guard.check_step(policies, step, tmp_path)
 
 
 # --- the guard guards --------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
 def test_a_slowdown_planted_in_a_guest_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
     program = build_with(tmp_path, old, new, "guests")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
-        guard.check_guests(program, step, tmp_path)
+        guard.check_step(program, step, tmp_path)
 
 
 @counted
@@ -197,7 +197,7 @@ def test_a_slowdown_planted_in_a_guest_is_noticed(old: str, new: str, step: str,
 def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
     program = build_with(tmp_path, old, new, "pool")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
-        guard.check_pool(program, step, tmp_path)
+        guard.check_step(program, step, tmp_path)
 
 
 @counted
@@ -213,7 +213,7 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
 def test_a_slowdown_planted_in_a_policy_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
     program = build_with(tmp_path, old, new, "policies")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
-        guard.check_policies(program, step, tmp_path)
+        guard.check_step(program, step, tmp_path)
 
 
 @counted

@@ -64,7 +64,32 @@ LARGE_POOL = [
     "free blocks are not where they are looked for",
     "free blocks are not where they are looked for",
 ]
-FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL}
+POLICY = [
+    "the policy takes a page for present that is absent, or the other way round",
+    "the policy takes a page for present that is absent, or the other way round",
+    "a page that was shared is mapped to a frame that is not stable",
+    "a zero page is not mapped to the zero frame",
+    "the frame of a settled page is not in the index for it",
+    "the frame of a settled page is not in the index for it",
+    "a settled page holds another thing than when looked at",
+    "a changed page is mapped to a stable frame",
+    "the policy's counts of pages are wrong",
+    "the policy's counts of pages are wrong",
+    "the policy's counts of pages are wrong",
+    "a page that was shared is mapped to a frame that is not stable",
+    "a changed page is mapped to a stable frame",
+    "a free frame is in the index",
+    "a loose frame has several pages, or is stable",
+    "a stable frame holds another thing than when it was shared",
+    "a stable frame has more pages than it may",
+    "a chain of the index has no end",
+    "a frame that is nothing is in the index",
+    "a frame is in another chain than looked for",
+    "frames of the index are not found",
+    "frames of the index are not found",
+    "the number of stable frames is wrong",
+]
+FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL, "corrupt_policy": POLICY}
 
 
 @pytest.fixture(scope="module")

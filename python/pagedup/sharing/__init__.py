@@ -1,4 +1,4 @@
-"""Snapshot analysis: which frames of guests are equal, what storing each content once saves, and what it costs."""
+"""Which pages are equal and what storing each once saves: in a snapshot, in live guests, in memory of one's own."""
 
 from pagedup.sharing.duplicates import Duplicates
 from pagedup.sharing.explain import Explanation, FileShare, explain

@@ -308,9 +308,9 @@ void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
  * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use and 4.2 a page of a guest.
  * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
  *
- * Threads: dedupcore_pool_read, _memory, _table, _large, _large_hints, _count and _check may run side by side. Every other call needs the pool to
- * itself: one writer, and nobody who reads meanwhile, its memory and its page tables included. A child after fork has a copy of
- * its own, which is whole if no call was under way. Different pools are independent.
+ * Threads: dedupcore_pool_read, _memory, _table, _large, _large_hints, _count, _scan_count and _check may run side by side.
+ * Every other call needs the pool to itself: one writer, and nobody who reads meanwhile, its memory and its page tables
+ * included. A child after fork has a copy of its own, which is whole if no call was under way. Different pools are independent.
  */
 typedef struct dedupcore_pool dedupcore_pool;
 

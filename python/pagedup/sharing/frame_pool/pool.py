@@ -38,9 +38,9 @@ class FramePool(Closing):
     but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, and 4.2 a page of a guest. A policy
     takes 8.3 more a frame, 2 to 4 more one that is shared or could be, and 5 a page that was touched.
 
-    Threads: `guest.read`, `large_hints`, `counts` and `check` may run side by side; other calls wait for each other.
-    Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes sees neither
-    before nor after. A child after os.fork has a copy of its own, whole if no call was under way.
+    Threads: `guest.read`, `large_hints`, `counts`, `scan_counts` and `check` may run side by side; other calls wait for
+    each other. Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes
+    sees neither before nor after. A child after os.fork has a copy of its own, whole if no call was under way.
 
     Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
     """
@@ -119,7 +119,8 @@ class FramePool(Closing):
         """Let the policy's scanner go on for so many seconds of simulated time; math.inf: to the end of its pass.
 
         Runs on this thread, without the GIL; other calls may come in between. Interrupted, it stops between two pages,
-        with all that it has shared. Raises ValueError for a time that is none, and for a pool that has no policy.
+        with all that it has shared; the time that it had left is lost. Raises ValueError for a time that is none, and
+        for a pool that has no policy.
         """
         if not seconds >= 0:
             raise ValueError(f"seconds is {seconds}; it must be 0 or more")
