@@ -48,8 +48,8 @@ def pages_of(size: Size, field: str) -> int:
     return -(-size_of(size, field) // PAGE)
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the specification. The sizes in it are checked when it is made."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of a TOML file, of these fields alone. The sizes in it are checked when it is made."""
 
     def __post_init__(self) -> None:
         for field in msgspec.structs.fields(self):
@@ -57,7 +57,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 size_of(getattr(self, field.name), field.name)
 
 
-class ImageSet(_Part, frozen=True, kw_only=True):
+class ImageSet(Part, frozen=True, kw_only=True):
     """Images of one kind, all alike but for their content: made up, or read from real files.
 
     Made up: text, rdata, data are sizes in memory of one image, `*_fixups` is the share of such pages that hold base
@@ -80,7 +80,7 @@ class ImageSet(_Part, frozen=True, kw_only=True):
     path: str = ""
 
 
-class Content(_Part, frozen=True, kw_only=True):
+class Content(Part, frozen=True, kw_only=True):
     """What anonymous memory holds, as shares of its pages; what is left is found nowhere else.
 
     zero: zero pages. common: the same in every guest. repeated: equal to another page of the same guest.
@@ -96,7 +96,7 @@ class Content(_Part, frozen=True, kw_only=True):
             raise ValueError("zero, common and repeated add up to more than 1")
 
 
-class ProcessSet(_Part, frozen=True, kw_only=True):
+class ProcessSet(Part, frozen=True, kw_only=True):
     """Processes of one program.
 
     libraries: how many of the guest's libraries each maps, the first ones. executable: the name of an image set, or
@@ -113,14 +113,14 @@ class ProcessSet(_Part, frozen=True, kw_only=True):
     large_pages: bool = False
 
 
-class Kernel(_Part, frozen=True, kw_only=True):
+class Kernel(Part, frozen=True, kw_only=True):
     """Memory of the kernel beside its images: pools and slabs, and what they hold."""
 
     data: Size = 0
     content: Content = Content()
 
 
-class FileCache(_Part, frozen=True, kw_only=True):
+class FileCache(Part, frozen=True, kw_only=True):
     """Pages of files, kept since there is room.
 
     size: at first; growth: in an hour, until memory is full. files: of how much the guest reads. hot: the share of the
@@ -139,7 +139,7 @@ class FileCache(_Part, frozen=True, kw_only=True):
     path: str = ""
 
 
-class Free(_Part, frozen=True, kw_only=True):
+class Free(Part, frozen=True, kw_only=True):
     """What the guest does not use: the share that is zeroed, that holds what was there before; the rest is absent.
 
     pattern: memory with one content, the same in every guest, that the system wrote over what it gave back (Linux: 0xCC
@@ -156,7 +156,7 @@ class Free(_Part, frozen=True, kw_only=True):
             raise ValueError("zero and stale add up to more than 1")
 
 
-class Placement(_Part, frozen=True, kw_only=True):
+class Placement(Part, frozen=True, kw_only=True):
     """Where pages come to lie. fragmentation: the chance that a free block is split in two, from 4 MiB down to 4 KiB.
 
     same_order: every guest allocates in the same order; otherwise each in its own.
@@ -166,7 +166,7 @@ class Placement(_Part, frozen=True, kw_only=True):
     same_order: bool = False
 
 
-class GuestSpec(_Part, frozen=True, kw_only=True):
+class GuestSpec(Part, frozen=True, kw_only=True):
     """One kind of guest.
 
     aslr: whether images are loaded at bases chosen at random, as `system` does it; otherwise all at the same ones.

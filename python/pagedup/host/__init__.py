@@ -1,0 +1,1 @@
+"""A simulated host: guests, sharing, balloon, compression and swap, states, cost and time."""
