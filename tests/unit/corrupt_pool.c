@@ -13,7 +13,7 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->guests[0].table[3] = DEDUPCORE_ABSENT) \
     WAY(pool->guests[0].table[99] = 130) \
     WAY(pool->guests[0].table[99] = 0) \
-    WAY(pool->guests[1].marks[1] = 1) \
+    WAY(pool->guests[1].met[1] = 1) \
     WAY(pool->guests[1].domain = 0) \
     WAY(pool->refs[0]++) \
     WAY(pool->refs[130] = 1) \
