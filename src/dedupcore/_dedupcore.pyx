@@ -1239,7 +1239,7 @@ cdef class Pool:
     def scan_count(self):
         """What the policy did and found, as ScanCounts; all zero if there is none."""
         cdef dedupcore_scan_counts c
-        self._begin_read()
+        self._begin_write()
         with nogil:
             dedupcore_pool_scan_count(self.pool, &c)
             pthread_rwlock_unlock(&self.lock)
