@@ -68,6 +68,16 @@ def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> 
     guard.check_step(policies, step, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+def test_a_scanner_with_nothing_to_look_at_takes_the_same_in_any_memory(policies: Path, tmp_path: Path) -> None:
+    small, large = (
+        n * guard.instructions(policies, "esx idle", "", tmp_path, n=n, function="step_idle") for n in (2048, 65536)
+    )
+    assert small == pytest.approx(large, rel=0.1)
+    assert 50 < large < 1000, "less than an instruction a page"
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
@@ -159,6 +169,9 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
             "random_at(random_at(stream, i), i) >> 32 <",
             "name",
             id="two numbers a page",
+        ),
+        pytest.param(
+            "random_at(stream, first + i), part", "random_at(random_at(stream, i), i), part", "draw", id="two a draw"
         ),
         pytest.param(
             "multiply_halves(counter, counter >> 32) + hiding",
