@@ -1,4 +1,4 @@
-"""The pager beside a plain dict: wherever a page is, it holds what was written last, and memory adds up to the frame."""
+"""The pager beside a plain dict: wherever a page is, it holds what was written last, and memory adds up."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pagedup.host import Pager, PageLost
+from pagedup.host import PageLost, Pager
 from pagedup.sharing import Esx, FramePool, Ksm, PoolGuest
 from pagedup.sharing.frame_pool import ABSENT, LARGE_PAGE, OUT
 from pagedup.sharing.policies import Policy
@@ -104,9 +104,9 @@ class PagerAndModel(RuleBasedStateMachine):
         for gpn in np.flatnonzero(guest.page_table != ABSENT).tolist():
             model.setdefault(gpn, bytes(self.size))  # the rest of a large page that was touched
 
-    @rule(which=st.integers(0, 2), numbers=NUMBERS | RUNS, data=st.data())
-    def page_out(self, which: int, numbers: list[int], data: st.DataObject) -> None:
-        guest, model = self.pick(which)
+    @rule(which=st.integers(0, 2), numbers=NUMBERS | RUNS)
+    def page_out(self, which: int, numbers: list[int]) -> None:
+        guest, _ = self.pick(which)
         table = guest.page_table
         gpns = [gpn for gpn in self.places(numbers) if table[gpn] != ABSENT]
         self.go(guest, np.array(gpns, np.uint32))
