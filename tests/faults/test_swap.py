@@ -194,3 +194,79 @@ def test_a_full_disk(tmp_path: Path) -> None:
     done = subprocess.run([*inside, script, sys.executable, FULL], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ENOSPC", "40"] * 2
+
+
+# Guests of 48 MiB in a pool of 8, and less memory than 48 in all (RLIMIT_DATA), of which the stack of a thread takes 8;
+# pages are written several times, anywhere, and read back.
+UNDER_A_LIMIT = """
+import resource
+from pathlib import Path
+import numpy as np
+import dedupcore
+from pagedup.host import Pager
+from pagedup.sharing import FramePool
+from pagedup.swap import CompressedCache, SwapFile, random_victims
+
+MIB, PAGES, GUESTS = 1 << 20, 4096, 3
+
+def content(guest, gpns, versions):
+    out = np.empty((len(gpns), 512), np.uint64)
+    keys = (gpns.astype(np.uint64) << np.uint64(20)) + versions.astype(np.uint64) + np.uint64(guest << 50)
+    dedupcore.materialize(keys + np.uint64(1), out.view(np.uint8).reshape(-1), 4096, dedupcore.NOISE)
+    out[gpns % 3 == 0, 200:] = 5  # compresses
+    return out.view(np.uint8)
+
+used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()  # data and stack
+resource.setrlimit(resource.RLIMIT_DATA, (used + 40 * MIB, resource.RLIM_INFINITY))
+try:
+    np.ones(GUESTS * PAGES * 4096, np.uint8)
+    raise SystemExit("there is no limit")
+except MemoryError:
+    pass
+
+with FramePool(8 * MIB // 4096) as pool, SwapFile(GUESTS * PAGES) as swap, CompressedCache(256) as cache:
+    pager = Pager(pool, swap, cache)
+    guests = [pool.add_guest(PAGES) for _ in range(GUESTS)]
+    versions = np.zeros((GUESTS, PAGES), np.int64)
+    dice = np.random.default_rng(1)
+
+    def make_room(n):
+        while pool.limit - pool.counts().in_use < n:
+            fullest = max(guests, key=lambda guest: int((guest.page_table != 2**32 - 1).sum()))
+            done = pager.page_out(fullest, random_victims(fullest, 256))
+            assert not done.kept, done
+
+    for step in range(75):
+        g = int(dice.integers(GUESTS))
+        gpns = dice.permutation(PAGES)[:400]
+        versions[g, gpns] += 1
+        make_room(len(gpns))
+        pager.write(guests[g], gpns, content(g, gpns, versions[g, gpns]))
+        if step % 3 == 0:
+            out = np.flatnonzero(guests[g].marks & 1)
+            out = dice.permutation(out)[:200]
+            make_room(len(out))
+            pager.page_in(guests[g], out)
+    checked = 0
+    buffer = np.empty((256, 4096), np.uint8)
+    for g, guest in enumerate(guests):
+        for first in range(0, PAGES, 256):
+            gpns = np.arange(first, first + 256)
+            pager.read(guest, gpns, buffer)
+            written = versions[g, gpns] > 0
+            assert (buffer[written] == content(g, gpns, versions[g, gpns])[written]).all(), (g, first)
+            assert not buffer[~written].any()
+            checked += int(written.sum())
+    pool.check()
+    counts = pager.counts()
+    assert pool.counts().in_use + pager.frames <= pool.capacity
+    assert counts.evicted and counts.compressed and counts.swapped_out and counts.swapped_in and not pager.lost
+    print(checked, counts.pages_compressed + counts.pages_swapped)
+"""
+
+
+def test_more_pages_than_memory() -> None:
+    done = run_python(UNDER_A_LIMIT)
+    assert done.returncode == 0, done.stderr
+    checked, out = map(int, done.stdout.split())
+    assert checked > 10_000 and out > 8_000  # of 12,288 pages, of which 2,048 are in memory

@@ -22,6 +22,7 @@ from pagedup.swap import (
     oldest_victims,
     random_victims,
 )
+from tests.swap_files import flip
 
 PAGES, LARGE_PAGES = 60, LARGE_PAGE + 20
 NUMBERS = st.lists(st.integers(0, PAGES - 1), max_size=PAGES, unique=True)
@@ -246,15 +247,6 @@ class PagerAndModel(RuleBasedStateMachine):
             assert np.flatnonzero(there).tolist() == sorted(model)
             assert all(out[gpn].tobytes() == content for gpn, content in model.items())
             assert not out[~there].any()
-
-
-def flip(swap: SwapFile, slot: int, byte: int) -> None:
-    """Change a bit of a slot, past the swap file."""
-    with open(f"/proc/self/fd/{swap.fileno()}", "r+b") as file:
-        file.seek(slot * swap.frame_size + byte)
-        old = file.read(1)
-        file.seek(-1, 1)
-        file.write(bytes([old[0] ^ 0x10]))
 
 
 TestPagerAndModel: Any = PagerAndModel.TestCase

@@ -124,6 +124,7 @@ class SwapSpace(Closing):
         """Give up what the slots hold. Raises ValueError for a slot that is free, or comes twice."""
         numbers = whole_numbers("slots", slots, self.slots, "slots")
         with self._lock:
+            self._require_open()
             self._map.require_used("slots", numbers, once=True)
             self._map.give_back(numbers)
 
