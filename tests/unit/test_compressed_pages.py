@@ -150,6 +150,16 @@ def test_beside_a_dict(names: bool, steps: list[tuple[str, int]], seed: int) -> 
         assert cache.oldest(100).tolist() == list(held)
 
 
+def test_the_order_stays_however_many_came_and_went() -> None:
+    with CompressedNames(4, 1) as cache:
+        held = cache.put(cache.compress(np.arange(5, dtype=np.uint64))).tolist()
+        for step in range(50):
+            middle = held.pop(step % 4)
+            cache.free([middle])
+            held += cache.put(cache.compress(np.array([step], np.uint64))).tolist()
+            assert cache.oldest(8).tolist() == held
+
+
 def test_altered_in_memory() -> None:
     with CompressedCache(3) as cache:
         data = pages("cccc")

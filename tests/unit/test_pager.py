@@ -112,6 +112,23 @@ def test_pages_that_share_are_swapped_and_not_compressed(host: Host) -> None:
     assert host.pool.counts().in_use == before - 3
 
 
+def test_evicted_to_the_last_slots(host: Host) -> None:
+    """Of pages some of which share their frames, and so are not in the cache; what went in first goes first."""
+    other = host.pool.add_guest(PAGES)
+    host.guest.release([1, 3, 5])
+    other.write([0], host.data[[0]])
+    host.pool.share()
+    assert host.pager.page_out(host.guest, [0, 2, 4, 6, 8, 10, 12, 14]) == PagedOut(7, 1, 0, 0, None)
+    host.swap.put(pages("r" * 9))  # 2 slots left
+    more = pages("cccc", seed=1)
+    host.pager.write(host.guest, [20, 21, 22, 23], more)
+    done = host.pager.page_out(host.guest, [20, 21, 22, 23])
+    assert (done.compressed, done.swapped, done.kept, done.evicted) == (3, 0, 1, 2)
+    assert host.pager.page_in(host.guest, [2, 4]) == PagedIn(0, 2)
+    gpns = [0, 2, 4, *range(6, 16)]
+    assert (host.read(gpns) == host.data[gpns]).all() and (host.read([20, 21, 22, 23]) == more).all()
+
+
 def test_names() -> None:
     with FramePool(100, 8) as pool, SwapNames(50) as swap, CompressedNames(10, 0.5) as cache:
         pager, guest = Pager(pool, swap, cache), pool.add_guest(1000)
@@ -149,6 +166,20 @@ def test_a_write_that_finds_no_frames_changes_nothing(host: Host) -> None:
         now = host.guest.page_table
         assert ((now == ABSENT) == (table == ABSENT)).all()
         assert (host.pager.counts(), host.pool.limit) == (counts, limit)
+        assert (host.read(np.arange(16)) == host.data).all()
+
+
+def test_a_write_that_finds_frames_for_some_of_its_pages_changes_nothing(host: Host) -> None:
+    """Those that were out come in first; then they go again."""
+    host.pager.page_out(host.guest, [0, 1, 2, 3])
+    host.pager.write(host.guest, [16], pages("r"))
+    counts, limit = host.pager.counts(), host.pool.limit
+    assert limit - host.pool.counts().in_use == 2
+    for gpns in ([0, 5, 19, 20], [1, 5, 19, 20], [1, 3, 19]):
+        with pytest.raises(MemoryError):
+            host.pager.write(host.guest, gpns, pages("r" * len(gpns)))
+        assert (host.pager.counts(), host.pool.limit) == (counts, limit)
+        assert np.flatnonzero(host.guest.marks & OUT).tolist() == [0, 1, 2, 3]
         assert (host.read(np.arange(16)) == host.data).all()
 
 

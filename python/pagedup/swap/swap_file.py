@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -113,18 +114,14 @@ class SwapFile(SwapSpace):
 
     def _read_some(self, slots: NDArray[np.uint32], bad: dict[int, OSError | None]) -> None:
         """Slots, ascending, to the staged pages; those that are bad become zero."""
-        wrong: dict[int, OSError | None] = {}
         for begin, end in itertools.pairwise(self._runs(slots).tolist()):
-            try:
+            with contextlib.suppress(OSError):  # what was not read differs
                 self._read_run(int(slots[begin]), begin, end)
-            except OSError as error:
-                wrong.update(dict.fromkeys(range(begin, end), error))
+        wrong: dict[int, OSError | None] = {}
         for i in np.flatnonzero(self._hashes(len(slots)) != self._sums[slots]).tolist():
-            wrong.setdefault(i)
-        for i in wrong:  # each of them once more, alone
-            try:
+            wrong[i] = None
+            try:  # once more, alone
                 self._read_run(int(slots[i]), i, i + 1)
-                wrong[i] = None
             except OSError as error:
                 wrong[i] = error
         if wrong:
