@@ -240,7 +240,11 @@ class PagerAndModel(RuleBasedStateMachine):
         went = counts.compressed + counts.swapped_out
         back = counts.uncompressed + counts.swapped_in + counts.dropped + counts.lost
         assert went - back == counts.pages_compressed + counts.pages_swapped
+        tables = np.concatenate([guest.page_table for guest in self.guests])
+        found, times = np.unique(tables[tables != ABSENT], return_counts=True)
         for guest, model in zip(self.guests, self.model, strict=True):
+            alone = np.isin(guest.page_table, found[times == 1])
+            assert (guest.alone(np.arange(guest.pages)) == alone).all()
             out = np.full((guest.pages, self.size), 0xEE, np.uint8)
             self.pager.read(guest, np.arange(guest.pages), out)
             there = (guest.page_table != ABSENT) | (guest.marks & OUT != 0)
