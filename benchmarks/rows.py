@@ -28,6 +28,7 @@ from benchmarks.policies import policies, policies_ksm
 from benchmarks.pool import pool
 from benchmarks.settings import Settings
 from benchmarks.swap import swap
+from benchmarks.touch import touch
 from pagedup import Duplicates, find_duplicates, open_sources
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -333,6 +334,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "names": names,
     "layouts": layouts,
     "pool": pool,
+    "touch": touch,
     "policies": policies,
     "policies_ksm": policies_ksm,
     "swap": swap,

@@ -139,6 +139,16 @@ int main(void)
     CHECK(guest_regions[0] == 0 && guest_regions[1] == 9 && guest_regions[3] == 7 && wrong == 9);
     CHECK(dedupcore_name_pages(&pages, &variation, places, guest_names, guest_regions, 3, &wrong) == DEDUPCORE_EINVAL);
     CHECK(wrong == 1);
+    static uint32_t quantiles[DEDUPCORE_QUANTILES + 1];
+    uint32_t drawn[2];
+    uint8_t is_write[2];
+    for (uint32_t k = 0; k <= DEDUPCORE_QUANTILES; k++)
+        quantiles[k] = k < DEDUPCORE_QUANTILES / 2 ? 0 : 3; /* a half is the hottest page's, the rest beyond the coldest */
+    CHECK(dedupcore_draw_accesses(1, 7, places, 3, quantiles, DEDUPCORE_ALWAYS, drawn, is_write, 2) == 0);
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(is_write[i] == 1 && drawn[i] == places[dedupcore_random(1, 7 + i) >> 63 ? 2 : 0]);
+    CHECK(dedupcore_draw_accesses(1, 7, places, 0, quantiles, 0, drawn, is_write, 2) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_draw_accesses(1, 7, places, 3, quantiles, DEDUPCORE_ALWAYS + 1, drawn, is_write, 2) == DEDUPCORE_EINVAL);
     for (unsigned texture = DEDUPCORE_SPARSE; texture <= DEDUPCORE_MIXED; texture++) {
         CHECK(dedupcore_materialize(guest_names, 4, SIZE, texture, memory) == 0);
         CHECK(dedupcore_find_duplicates(spans, 1, SIZE, &key, (uint32_t[5]){0}, &result) == 0);
@@ -245,6 +255,36 @@ int main(void)
     CHECK(scanned.full_scans == 2 && scanned.pages_scanned == 8 && scanned.frames_stable == 1 && scanned.pages_stable == 2);
     dedupcore_pool_count(pool, &now);
     CHECK(now.in_use == 3);
+    dedupcore_pool_destroy(pool);
+
+    /* A host with too little memory: frames for two of three pages. */
+    dedupcore_touched touched;
+    size_t found = 9;
+    const uint32_t accesses[] = {1, 1, 0, 2};
+    const uint8_t writes[] = {0, 1, 1, 1}, only_second[] = {0, 1, 0};
+    uint32_t victims[3] = {9, 9, 9};
+    CHECK(dedupcore_pool_create(&pool, 3, 8) == 0 && dedupcore_pool_add_guest(pool, 3, 0, &number) == 0);
+    dedupcore_pool_set_seed(pool, 1);
+    CHECK(dedupcore_pool_set_limit(pool, 4) == DEDUPCORE_EINVAL && dedupcore_pool_limit(pool) == 3);
+    CHECK(dedupcore_pool_set_limit(pool, 2) == 0 && dedupcore_pool_limit(pool) == 2);
+    CHECK(dedupcore_pool_touch(pool, 0, accesses, writes, "aaaaaaaabbbbbbbbcccccccc", 4, &touched, &wrong) == 0);
+    CHECK(touched.done == 3 && touched.first_touches == 2 && touched.cow_breaks == 0);
+    CHECK(dedupcore_pool_touch(pool, 0, out_of_range, NULL, NULL, 2, &touched, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_take_accessed(pool, 0, DEDUPCORE_ACCESSED_BY_HOST, accesses, 1, &moved, &wrong) == 0 && moved == 1);
+    CHECK(dedupcore_pool_marks(pool, 0, &n_pages)[1] == DEDUPCORE_ACCESSED_BY_GUEST && n_pages == 3);
+    CHECK(dedupcore_pool_oldest(pool, 0, DEDUPCORE_ACCESSED_BY_HOST, NULL, victims, 1, &found) == 0 && found == 1);
+    CHECK(victims[0] == 1 && !dedupcore_pool_marks(pool, 1, NULL));
+    CHECK(dedupcore_pool_pick(pool, 0, only_second, victims, 3, &found) == 0 && found == 1 && victims[0] == 1);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0 && memcmp(pages_out, "aaaaaaaa", 8) == 0);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_read(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && dedupcore_pool_out(pool, 0) == 1);
+    CHECK(dedupcore_pool_touch(pool, 0, accesses + 3, writes + 3, "cccccccc", 1, &touched, &wrong) == 0 && touched.done == 1);
+    CHECK(dedupcore_pool_touch(pool, 0, victims, NULL, NULL, 1, &touched, &wrong) == 0 && touched.done == 0);
+    CHECK(dedupcore_pool_page_in(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EFULL);
+    CHECK(dedupcore_pool_set_limit(pool, 3) == 0 && dedupcore_pool_page_in(pool, 0, victims, pages_out, 1, &wrong) == 0);
+    CHECK(dedupcore_pool_forget(pool, 0, victims, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0);
+    CHECK(dedupcore_pool_forget(pool, 0, victims, 1, &wrong) == 0 && dedupcore_pool_check(pool, &flaw) == 0);
     dedupcore_pool_destroy(pool);
 
     /* The CPU. */

@@ -37,6 +37,7 @@ CEILINGS: dict[str, dict[str, float]] = {
 GUESTS: dict[str, tuple[str, float]] = {
     "place": ("dedupcore_place", 119),
     "name": ("dedupcore_name_pages", 47),
+    "draw": ("dedupcore_draw_accesses", 38.5),
     "noise": ("dedupcore_materialize", 2880),
     "one byte": ("dedupcore_materialize", 2880),
     "prefix": ("dedupcore_materialize", 2870),
@@ -64,6 +65,8 @@ POLICIES: dict[str, tuple[str, float]] = {
     "ksm again": ("step_scan", 9.2),
     "smart": ("step_scan", 13.4),
     "esx": ("step_scan_guest", 380),
+    "access": ("step_touch", 61.5),
+    "access shared": ("step_touch", 102),
 }
 
 STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}

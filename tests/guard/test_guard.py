@@ -68,6 +68,16 @@ def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> 
     guard.check_step(policies, step, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+def test_a_scanner_with_nothing_to_look_at_takes_the_same_in_any_memory(policies: Path, tmp_path: Path) -> None:
+    small, large = (
+        n * guard.instructions(policies, "esx idle", "", tmp_path, n=n, function="step_idle") for n in (2048, 65536)
+    )
+    assert small == pytest.approx(large, rel=0.1)
+    assert 50 < large < 1000, "less than an instruction a page"
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
@@ -161,6 +171,9 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
             id="two numbers a page",
         ),
         pytest.param(
+            "random_at(stream, first + i), part", "random_at(random_at(stream, i), i), part", "draw", id="two a draw"
+        ),
+        pytest.param(
             "multiply_halves(counter, counter >> 32) + hiding",
             "multiply_halves(counter, counter >> 32) + multiply_halves(hiding, hiding >> 32)",
             "noise",
@@ -208,6 +221,10 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
         pytest.param("if (pool->frames.frame_size == 8) {", "if (0) {", "dirty", id="a call a name"),
         pytest.param("while (bits < MOST_BITS && n >> bits >= PER_CHAIN)", "while (0)", "dirty", id="long chains"),
         pytest.param("if (p->left < 8 ||", "if (1 ||", "ksm again", id="page by page"),
+        pytest.param("TOGETHER = 64,", "TOGETHER = 1,", "access", id="access by access"),
+        pytest.param(
+            "if (store->used.level[0][store->lowest] == ~UINT64_C(0))", "if (1)", "access shared", id="a search a break"
+        ),
     ],
 )
 def test_a_slowdown_planted_in_a_policy_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:

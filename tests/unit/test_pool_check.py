@@ -42,6 +42,13 @@ POOL = [
     "free frames are not where they are looked for",
     "free frames are not where they are looked for",
     "a free frame would be overlooked",
+    "the number of pages that are paged out is wrong",
+    "the number of pages that are paged out is wrong",
+    "a page that is paged out has a frame",
+    "a page has a mark that there is none of",
+    "the number of pages that are paged out is wrong",
+    "a search for victims is where no page is",
+    "a search for victims is where no page is",
 ]
 LARGE_POOL = [
     "a large page does not lie in one block",
@@ -88,6 +95,9 @@ POLICY = [
     "frames of the index are not found",
     "frames of the index are not found",
     "the number of stable frames is wrong",
+    "visits are owed, but pages have changed",
+    "visits are not counted, and not said to be owed",
+    "visits are not counted, and not said to be owed",
 ]
 FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL, "corrupt_policy": POLICY}
 
