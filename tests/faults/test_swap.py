@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(under_sanitizer(), reason="the sanitizer must be
 def failing_io(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The library that makes calls to the system fail."""
     library = tmp_path_factory.mktemp("shim") / "failing_io.so"
-    succeed(["cc", "-std=c11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", str(library),
+    succeed(["gcc", "-std=c11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", str(library),
              str(HERE / "failing_io.c"), "-ldl"])  # fmt: skip
     return str(library)
 

@@ -1,4 +1,4 @@
-"""A host with too little memory for its guests: their pages move between memory, a compressed cache and swap."""
+"""A simulated host: guests, sharing, balloon, compression and swap, states, cost and time."""
 
 from pagedup.host.pager import Pager
 from pagedup.host.paging import Lost, PagedIn, PagedOut, PageLost, PagingCounts
