@@ -218,3 +218,47 @@ def test_marks_of_accesses() -> None:
     assert done.returncode == 0, done.stderr
     print(f"{float(done.stdout):.2f} bytes a touched page")
     assert 0.8 <= float(done.stdout) <= 1.1
+
+
+# argv: pages. Prints the bytes a page that memory grows by when all go out to a swap of names, and when one does.
+PAGED_OUT = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from pagedup.host import Pager
+from pagedup.sharing import FramePool
+from pagedup.swap import SwapNames
+
+n = int(sys.argv[1])
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+def paged(n, out):
+    pool, swap = FramePool(n, 8), SwapNames(2 * n)
+    pager, guest = Pager(pool, swap), pool.add_guest(2 * n)
+    step = 1 << 16
+    at = np.arange(step, dtype=np.uint32)
+    for first in range(0, n, step):
+        guest.write(at + np.uint32(first), (at + np.uint32(first + 1)).astype(np.uint64))
+    before = resident()
+    for first in range(0, n if out else 1, step):
+        assert pager.page_out(guest, at[: step if out else 1] + np.uint32(first)).kept == 0
+    return resident() - before, pager
+
+paged(1 << 16, True)  # what is imported and allocated once
+taken, kept = paged(n, True)
+nothing, kept = paged(n, False)
+print(taken / n, nothing / n)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+def test_paging_out() -> None:
+    n = 4 << 20
+    done = run_python(PAGED_OUT, n)
+    assert done.returncode == 0, done.stderr
+    out, untouched = map(float, done.stdout.split())
+    print(f"{out:.1f} bytes a page that is out, {untouched:.1f} one that was not")
+    assert 5 <= out <= 7  # 4 for where it is, one for its slot, and its mark; its name went from the frame to the slot
+    assert untouched <= 1
