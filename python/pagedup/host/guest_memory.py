@@ -102,7 +102,7 @@ class GuestMemory:
         self._use[self._use <= IN_MEMORY] = Use.UNLOADED
         self._use[later] = Use.FREE
         # Those that are free, and behind them those that are in the balloon, from _ballooned on; the cache grows from
-        # _grown on. Pages that were claimed stay where they are, and are known by their use.
+        # _grown on. Those that came to be used otherwise stay there, and their use tells.
         self._spare = np.concatenate((later, never_used))
         self._grown, self._later, self._ballooned = 0, len(later), len(self._spare)
         self._counts = np.bincount(self._use, minlength=len(Use))
@@ -190,9 +190,7 @@ class GuestMemory:
         self._place_in_balloon(free)
         got += len(free)
         for kind in (Use.CACHED, Use.ANONYMOUS):
-            went = self._page_out(min(n - got, self._could_go - _LEAST), kind, _NO_GPNS)
-            self._places -= went
-            got += went
+            got += self._page_out(min(n - got, self._could_go - _LEAST), kind, _NO_GPNS)
         self._ledger.charge(Operation.BALLOON_PAGE, got)
         return got
 
@@ -228,8 +226,9 @@ class GuestMemory:
         return self._those(Use.BALLOON, begin, end)
 
     def _those(self, use: Use, begin: int, end: int) -> NDArray[np.uint32]:
-        part = self._spare[begin:end]
-        return part[self._use.take(part) == use]
+        part: NDArray[np.uint32] = self._spare[begin:end]
+        those: NDArray[np.uint32] = part[self._use.take(part) == use]
+        return those
 
     def _place_in_balloon(self, free: NDArray[np.uint32]) -> None:
         if len(free):
@@ -238,14 +237,26 @@ class GuestMemory:
 
     # --- what the guest touches -----------------------------------------------------------------------------------
 
-    def fault(self, gpns: NDArray[np.uint32]) -> Faulted:
+    def fault(self, gpns: NDArray[np.uint32], writes: NDArray[np.bool_] | None = None) -> Faulted:
         """Bring back what of these pages the guest has paged out, or not loaded yet; gpns may repeat.
 
         Each needs a place: one that the balloon has given back, or a free page, which the balloon takes instead, or
         that of a page that the guest did not use for long, which is paged out. Pages of the batch do not go for each
         other: where it is too large for that, the first part of it is brought back, and the rest is to be asked for
         when that is done. A page for which there is no place at all takes one from the balloon.
+
+        writes: bool ndarray (n,), for accesses that care for no use, as those of a trace do. Free pages then come to be
+        used, be they in the balloon; pages of files that are written are as other memory from now on, since they are
+        no longer what the file holds. None: there are no such accesses, but only those that `Work` makes.
         """
+        if writes is not None:
+            self._claim(gpns)
+        done, filled = self._bring_back(gpns)
+        if writes is not None:
+            self._change_files(np.unique(gpns[:done][writes[:done]]))
+        return Faulted(done, filled)
+
+    def _bring_back(self, gpns: NDArray[np.uint32]) -> Faulted:
         if not self._away:
             return Faulted(len(gpns), NOTHING)
         away = self._use.take(gpns) >= Use.UNLOADED
@@ -261,20 +272,16 @@ class GuestMemory:
             wanted = np.unique(gpns[:done][away[:done]])
         return Faulted(done, self._load(wanted))
 
-    def claim(self, gpns: NDArray[np.uint32], writes: NDArray[np.bool_]) -> None:
-        """Tell what is touched from outside, such as by a trace, before `fault` is asked for it; gpns may repeat.
-
-        Free pages come to be used, those in the balloon after a fault. Pages of files that are written are no longer as
-        in their files: they are as other memory is from now on.
-        """
+    def _claim(self, gpns: NDArray[np.uint32]) -> None:
         uses = self._use.take(gpns)
-        free, taken = np.unique(gpns[uses == Use.FREE]), np.unique(gpns[uses == Use.BALLOON])
+        free = np.unique(gpns[uses == Use.FREE])
         self._move(free, Use.ANONYMOUS)
         self._committed += len(free)
-        self._move(taken, Use.UNLOADED)
-        written = np.unique(gpns[writes])
-        self._committed += int(np.count_nonzero(self._use.take(written) == Use.CACHED))
+        self._move(np.unique(gpns[uses == Use.BALLOON]), Use.UNLOADED)
+
+    def _change_files(self, written: NDArray[np.uint32]) -> None:
         uses = self._use.take(written)
+        self._committed += int(np.count_nonzero(uses == Use.CACHED))
         self._move(written[(uses == Use.CACHED) | (uses == Use.MAPPED)], Use.ANONYMOUS)
 
     def grow_cache(self, n: int) -> Filled:
@@ -317,7 +324,7 @@ class GuestMemory:
         before = self._use.take(gpns)
         names = self.layout.names.take(gpns)
         uses = self._of_layout.of(gpns)
-        claimed = uses == Use.FREE  # it was in the balloon
+        claimed = uses == Use.FREE  # was in the balloon
         names[claimed] = ZERO
         uses[claimed] = Use.ANONYMOUS
         swapped = np.flatnonzero(before == Use.SWAPPED)

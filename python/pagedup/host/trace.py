@@ -44,7 +44,7 @@ class Trace:
         return len(self._records)
 
     def take(self, until: float) -> dict[int, tuple[NDArray[np.uint32], NDArray[np.bool_]]]:
-        """The accesses before that time which were not taken yet: by guest its pages, in order, and which are writes."""
+        """The accesses before that time that were not taken yet: by guest its pages, in order, and which are writes."""
         parts = []
         while True:
             n = int(np.searchsorted(self._times, until, side="left"))
@@ -123,7 +123,8 @@ def _open(path: str) -> NDArray[np.void]:
     except OSError:
         raise
     except Exception as error:  # what NumPy says of a broken header is of many kinds
-        raise ValueError(f"{path}: no trace: {str(error).splitlines()[0] if str(error) else 'the file is broken'}") from None
+        why = next(iter(str(error).splitlines()), "the file is broken")
+        raise ValueError(f"{path}: no trace: {why}") from None
     if records.dtype != RECORD or records.ndim != 1:
         fields = ", ".join(f"{name} {RECORD[name].str}" for name in RECORD.names or ())
         raise ValueError(

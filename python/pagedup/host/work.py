@@ -49,7 +49,8 @@ class Work:
 
     The working set is as large as the phase says when it begins, and is kept from phase to phase but for that. Its
     pages are ranked from hot to cold; touches fall on ranks by Zipf's law. Code, constants and the file cache are only
-    read (assumed), so other pages are written as much more often as the phase's share of writes needs, if it can be had.
+    read (assumed), so other pages are written as much more often as the phase's share of writes needs, as far as that
+    is possible.
 
     Drift takes pages of the colder half out, as many as it says, and puts others in, at random; and it lets as many
     pairs of ranks change places.
