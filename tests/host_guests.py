@@ -1,6 +1,7 @@
 """Small guests of a simulated host, for tests."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ class PlainPager:
         out = (guest.marks.take(gpns) & OUT) > 0
         guest.forget(gpns[out])
         guest.release(gpns[~out])
+
+    def counts(self, guest: PoolGuest) -> Any:
+        return SimpleNamespace(pages_compressed=0, pages_swapped=guest.out)
 
     def read(self, guest: PoolGuest, gpns: NDArray[Any], out: NDArray[Any]) -> None:
         away = (guest.marks.take(gpns) & OUT) > 0

@@ -51,7 +51,7 @@ class Boot:
     def next(self, seconds: float) -> Filled:
         """What is filled in so many seconds: pages, each once, in order.
 
-        Where the guest has to page out what it has just loaded, it is less, and the start takes longer.
+        Where the guest would have to page out what it has just loaded, it is less now, and more later.
         """
         self._owed += self._rate * seconds
         parts = []

@@ -61,8 +61,8 @@ class GuestMemory:
 
     A guest's pages are put in the pool by whoever runs it: what its system fills is returned (Filled). They are taken
     from there through the pager, since the hypervisor may have paged them out: what the guest writes to its own swap is
-    read, and comes back from the hypervisor's first (double paging; Goldberg and Hassinger, "The double paging
-    anomaly", 1974).
+    read, and comes back from the hypervisor's first, which the guest waits for (double paging; Goldberg and Hassinger,
+    "The double paging anomaly", 1974).
 
     Pages that come back from the balloon are absent until something uses them: a zero page thread that writes them
     would take from the host at once what it has just been given.
@@ -357,12 +357,15 @@ class GuestMemory:
         if len(keep):
             may_go[keep] = before
         if len(gpns):
-            written = gpns[self._use.take(gpns) == Use.ANONYMOUS]
-            self._write_to_swap(written)
+            written = self._use.take(gpns) == Use.ANONYMOUS
+            self._write_to_swap(gpns[written])
+            self._drop(gpns[~written])
+        return len(gpns)
+
+    def _drop(self, gpns: NDArray[np.uint32]) -> None:
+        if len(gpns):
             self._pager.release(self._guest, gpns)
             self._move(gpns, Use.DROPPED)
-            self._move(written, Use.SWAPPED)
-        return len(gpns)
 
     def _those_that_may_go(self, kind: Use) -> NDArray[np.bool_]:
         if kind not in self._may_go:
@@ -374,11 +377,19 @@ class GuestMemory:
             return
         if self._swap is None:
             self._swap = np.zeros(self.pages, np.uint64)
-        self.double_paged += int(np.count_nonzero(self._guest.marks.take(gpns) & OUT))
         names = np.empty(len(gpns), np.uint64)
         self._pager.read(self._guest, gpns, names)
         self._swap[gpns] = names
+        out = int(np.count_nonzero(self._guest.marks.take(gpns) & OUT))
+        before = self._pager.counts(self._guest) if out else None
+        self._pager.release(self._guest, gpns)
+        if before is not None:
+            now = self._pager.counts(self._guest)
+            self._ledger.charge(Operation.UNCOMPRESS, before.pages_compressed - now.pages_compressed)
+            self._ledger.charge(Operation.SWAP_IN, before.pages_swapped - now.pages_swapped)
+            self.double_paged += out
         self._ledger.charge(Operation.GUEST_SWAP_OUT, len(gpns))
+        self._move(gpns, Use.SWAPPED)
 
     def _move(self, gpns: NDArray[np.uint32], use: Use | NDArray[np.uint8]) -> None:
         """Use pages, each of them once, for something else."""

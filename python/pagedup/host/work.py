@@ -156,14 +156,13 @@ class Work:
     def _drift(self, pages: float) -> None:
         self._drifts += pages
         n_set = len(self._set)
-        if self._drifts < min(_DRIFTS_AT_ONCE, n_set):
+        if self._drifts < min(_DRIFTS_AT_ONCE, 1 + n_set // 16):
             return
-        n = min(int(self._drifts), n_set)
-        self._drifts -= n
+        n = min(int(self._drifts), 1 + n_set // 4)
         cold = n_set // 2
         leaving = _distinct(self._random.below(n_set - cold, n)) + cold
-        # In two steps, for pages that leave must not come back at once.
-        coming = self._others(len(leaving))
+        self._drifts -= len(leaving)
+        coming = self._others(len(leaving))  # chosen before others leave, which must not come back at once
         leaving = leaving[: len(coming)]
         self._hot[self._set[leaving]] = False
         self._put(leaving, coming)
