@@ -186,3 +186,35 @@ def test_bookkeeping(kind: str, most: int) -> None:
     assert present <= most
     assert untouched <= 8
     assert present >= 10, "what is measured is not the bookkeeping"
+
+
+# argv: pages. Prints the bytes a page that touching pages takes beyond what it took to make a guest of them.
+TOUCHED = """
+import re, sys
+from pathlib import Path
+import numpy as np
+from pagedup.sharing import FramePool
+
+n = int(sys.argv[1])
+pool = FramePool(n, 8)
+guest = pool.add_guest(n)
+at = np.arange(1 << 16, dtype=np.uint32)
+guest.touch(at)
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
+
+before = resident()
+for first in range(0, n, len(at)):
+    guest.touch(at + np.uint32(first))
+assert pool.counts().in_use == 0
+print((resident() - before) / n)
+"""
+
+
+@pytest.mark.skipif(under_sanitizer(), reason="the sanitizers take memory of their own")
+def test_marks_of_accesses() -> None:
+    done = run_python(TOUCHED, 32 << 20)
+    assert done.returncode == 0, done.stderr
+    print(f"{float(done.stdout):.2f} bytes a touched page")
+    assert 0.8 <= float(done.stdout) <= 1.1

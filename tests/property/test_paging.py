@@ -4,11 +4,11 @@ What `touch` does of a batch must be what `write` does of its pages one by one, 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
-from hypothesis import assume, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -26,8 +26,10 @@ POLICIES = [
     Ksm(pages_to_scan=11, max_page_sharing=3, use_zero_pages=True),
     Esx(cpu_ghz=1000, share_scan_time=0.001, share_force_salting=0),
 ]
-NUMBERS = st.lists(st.integers(0, SMALL_PAGES - 1), max_size=40)  # may repeat
-ACCESSES = NUMBERS | st.lists(st.integers(0, 9), min_size=120, max_size=200)  # several turns of the engine's loop
+SEEDS = st.integers(0, 2**32 - 1)  # of what a rule chooses: as lists it would take most of what an example has
+NUMBERS = st.sampled_from([0, 1, 10, 40, 64, 65, 200])  # several turns of the engine's loop
+AMONG = st.sampled_from([3, SMALL_PAGES])
+PARTS = st.sampled_from([0, 0.4, 1])
 BY: st.SearchStrategy[Literal["host", "guest"]] = st.sampled_from(["host", "guest"])
 
 
@@ -69,6 +71,7 @@ class GuestModel:
     def oldest(self, n: int, by: str, alone: set[int], eligible: Any) -> list[int]:
         taken: list[int] = []
         pages = len(self.marks)
+        n = min(n, pages)  # when it has all there can be it ends, too
         for _ in range(2 * pages):
             if len(taken) == n:
                 break
@@ -84,6 +87,7 @@ class GuestModel:
 
     def pick(self, n: int, alone: set[int], eligible: Any) -> list[int]:
         taken: list[int] = []
+        n = min(n, len(self.marks))
         whole = False
         while len(taken) < n and not whole:
             whole = not self.left
@@ -121,6 +125,7 @@ class TouchedAndWritten(RuleBasedStateMachine):
         for pool in self.pools:
             pool.add_guest(self.pages, large_pages=self.large and len(self.model) != 1)
         self.model.append(GuestModel(self.seed, len(self.model), self.pages))
+        self.touch(len(self.model) - 1, 40, SMALL_PAGES, 0.5, len(self.model) - 1)
 
     def take(self, which: int) -> tuple[list[PoolGuest], GuestModel]:
         number = which % len(self.model)
@@ -147,14 +152,21 @@ class TouchedAndWritten(RuleBasedStateMachine):
 
     # --- accesses ---
 
-    @rule(which=st.integers(0, 2), numbers=ACCESSES, data=st.data())
-    def touch(self, which: int, numbers: list[int], data: st.DataObject) -> None:
+    @rule(which=st.integers(0, 2), n=NUMBERS, among=AMONG, part=PARTS, seed=SEEDS)
+    def touch_some(self, which: int, n: int, among: int, part: float, seed: int) -> None:
+        self.touch(which, n, among, part, seed)
+
+    @rule(n=NUMBERS, part=PARTS, seed=SEEDS)
+    def touch_all(self, n: int, part: float, seed: int) -> None:
+        for which in range(len(self.model)):
+            self.touch(which, n, SMALL_PAGES, part, seed + which)
+
+    def touch(self, which: int, n: int, among: int, part: float, seed: int) -> None:
         (touched, written), model = self.take(which)
-        gpns = self.places(numbers)
-        kinds = st.booleans() if data.draw(st.booleans()) else st.just(True)
-        writes = data.draw(st.lists(kinds, min_size=len(gpns), max_size=len(gpns)))
-        first, step = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 3))
-        contents = [self.content((first + step * i) % 6) for i in range(sum(writes))]
+        dice = np.random.default_rng(seed)
+        gpns = self.places(dice.integers(0, among, n).tolist())
+        writes = (dice.random(n) < part).tolist()
+        contents = [self.content(number) for number in dice.integers(0, 6, sum(writes)).tolist()]
         before = self.pools[1].counts()
         done, k = 0, 0
         for gpn, is_write in zip(gpns, writes, strict=True):
@@ -171,14 +183,14 @@ class TouchedAndWritten(RuleBasedStateMachine):
             model.marks[gpn] |= ACCESSED_BY_HOST | ACCESSED_BY_GUEST
             done += 1
         after = self.pools[1].counts()
-        which_write = np.array(writes, np.bool_) if any(writes) or data.draw(st.booleans()) else None
+        which_write = np.array(writes, np.bool_) if any(writes) or seed % 2 else None
         came_to = touched.touch(gpns, which_write, self.as_frames(contents) if contents else None)
         assert came_to == (done, after.first_touches - before.first_touches, after.cow_breaks - before.cow_breaks)
 
-    @rule(which=st.integers(0, 2), numbers=NUMBERS, by=BY)
-    def take_accessed(self, which: int, numbers: list[int], by: Literal["host", "guest"]) -> None:
+    @rule(which=st.integers(0, 2), n=st.integers(0, 30), seed=SEEDS, by=BY)
+    def take_accessed(self, which: int, n: int, seed: int, by: Literal["host", "guest"]) -> None:
         guests, model = self.take(which)
-        gpns = self.places(numbers)
+        gpns = self.places(np.random.default_rng(seed).integers(0, SMALL_PAGES, n).tolist())
         expected = []
         for gpn in gpns:
             expected.append(bool(model.marks[gpn] & MARKS[by]))
@@ -187,10 +199,9 @@ class TouchedAndWritten(RuleBasedStateMachine):
 
     # --- paging ---
 
-    @rule(which=st.integers(0, 2), numbers=NUMBERS)
-    def page_out(self, which: int, numbers: list[int]) -> None:
+    def page_out(self, which: int, n: int, seed: int) -> None:
         guests, model = self.take(which)
-        gpns = [gpn for gpn in dict.fromkeys(self.places(numbers)) if gpn in model.held]
+        gpns = self.some(model.held, n, seed)
         for guest in guests:
             out = np.full((len(gpns), self.size), 0xEE, np.uint8)
             guest.page_out(gpns, out)
@@ -198,12 +209,9 @@ class TouchedAndWritten(RuleBasedStateMachine):
         for gpn in gpns:
             model.out[gpn] = model.held.pop(gpn)
 
-    @precondition(lambda self: any(model.out for model in self.model))
-    @rule(which=st.integers(0, 2), data=st.data())
-    def page_in(self, which: int, data: st.DataObject) -> None:
+    def page_in(self, which: int, n: int, seed: int) -> None:
         guests, model = self.take(which)
-        assume(model.out)
-        gpns = data.draw(st.lists(st.sampled_from(sorted(model.out)), unique=True))
+        gpns = self.some(model.out, n, seed)
         free = self.pools[0].limit - self.pools[0].counts().in_use
         try:
             for guest in guests:
@@ -215,29 +223,39 @@ class TouchedAndWritten(RuleBasedStateMachine):
         for gpn in gpns:
             model.held[gpn] = model.out.pop(gpn)
 
-    @precondition(lambda self: any(model.out for model in self.model))
-    @rule(which=st.integers(0, 2), data=st.data())
-    def forget(self, which: int, data: st.DataObject) -> None:
+    def forget(self, which: int, n: int, seed: int) -> None:
         guests, model = self.take(which)
-        assume(model.out)
-        gpns = data.draw(st.lists(st.sampled_from(sorted(model.out)), unique=True, max_size=3))
+        gpns = self.some(model.out, n, seed)
         for guest in guests:
             guest.forget(gpns)
         for gpn in gpns:
             del model.out[gpn]
 
+    def some(self, gpns: Iterable[int], n: int, seed: int) -> list[int]:
+        found: list[int] = np.random.default_rng(seed).permutation(sorted(gpns))[:n].tolist()
+        return found
+
+    @rule(
+        which=st.integers(0, 2),
+        call=st.sampled_from([page_out, page_out, page_out, page_in, page_in, forget]),
+        n=st.sampled_from([1, 3, 30]),
+        seed=SEEDS,
+    )
+    def page(self, which: int, call: Callable[..., None], n: int, seed: int) -> None:
+        call(self, which, n, seed)
+
     @precondition(lambda self: any(model.out for model in self.model))
-    @rule(which=st.integers(0, 2), call=st.sampled_from(["write", "read", "release", "merge", "page_out"]))
-    def refuse(self, which: int, call: str) -> None:
+    @rule(call=st.sampled_from(["write", "read", "release", "merge", "page_out"]))
+    def refuse(self, call: str) -> None:
+        which = next(which for which, model in enumerate(self.model) if model.out)
         (guest, _), model = self.take(which)
-        assume(model.out)
         gpn = min(model.out)
         before = self.pools[0].counts()
-        others = [other for other in list(model.held)[:2] if other != gpn]
+        others = [] if call == "merge" else list(model.held)[:2]
         frames = self.as_frames([self.content(1)] * (len(others) + 1)).copy()
-        arguments = {"release": (), "merge": ([0] * (len(others) + 1),)}.get(call, (frames,))
-        if call == "merge":
-            assume(self.policy is None and not others)
+        arguments = {"release": (), "merge": ([0],)}.get(call, (frames,))
+        if call == "merge" and self.policy:
+            return
         try:
             getattr(guest, call)([*others, gpn], *arguments)
         except ValueError as error:
@@ -285,10 +303,10 @@ class TouchedAndWritten(RuleBasedStateMachine):
 
     # --- what else happens to a pool, to both alike ---
 
-    @rule(which=st.integers(0, 2), numbers=NUMBERS)
-    def release(self, which: int, numbers: list[int]) -> None:
+    @rule(which=st.integers(0, 2), n=st.integers(0, 30), seed=SEEDS)
+    def release(self, which: int, n: int, seed: int) -> None:
         guests, model = self.take(which)
-        gpns = [gpn for gpn in dict.fromkeys(self.places(numbers)) if gpn not in model.out]
+        gpns = self.some(set(range(self.pages)) - model.out.keys(), n, seed)
         for guest in guests:
             guest.release(gpns)
         for gpn in gpns:
@@ -336,4 +354,4 @@ class TouchedAndWritten(RuleBasedStateMachine):
 
 
 TestTouchedAndWritten: Any = TouchedAndWritten.TestCase
-TestTouchedAndWritten.settings = settings(max_examples=150, stateful_step_count=25)
+TestTouchedAndWritten.settings = settings(max_examples=120, stateful_step_count=40)
