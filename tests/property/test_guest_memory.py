@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pagedup.host.costs import Operation
 from pagedup.host.fresh_names import FreshNames
 from pagedup.host.page_use import IN_MEMORY, Use
-from pagedup.memory.layouts import ABSENT as NO_NAME
 from pagedup.memory.layouts import RegionKind
 from pagedup.sharing.frame_pool import ABSENT, OUT
 from tests.host_guests import KINDS, OneGuest, layout_of
@@ -49,16 +48,13 @@ class MemoryAndModel(RuleBasedStateMachine):
         self.one.start()
         assert self.memory.unloaded == 0
         self.fresh = FreshNames(0)
-        uses = self.memory.uses
-        self.written = {gpn: int(self.layout.names[gpn]) for gpn in np.flatnonzero((uses != Use.FREE) & (uses != Use.BALLOON)).tolist()}
+        loaded = (self.memory.uses != Use.FREE) & (self.memory.uses != Use.BALLOON)
+        self.written = {gpn: int(self.layout.names[gpn]) for gpn in np.flatnonzero(loaded).tolist()}
 
     def teardown(self) -> None:
-        if not hasattr(self, "one"):
-            return
-        pages = np.array(sorted(self.written), np.uint32)
-        for gpn in pages:
-            assert self.one.read(np.array([gpn], np.uint32)) == self.written[int(gpn)]
-        self.one.pool.close()
+        if hasattr(self, "written"):
+            self.all_of_it_reads_back()
+            self.one.pool.close()
 
     @rule(n=SIZES)
     def inflate(self, n: int) -> None:
@@ -139,14 +135,12 @@ class MemoryAndModel(RuleBasedStateMachine):
 
     @rule()
     def all_of_it_reads_back(self) -> None:
+        """In parts, of which the first are paged out again where memory is short."""
         pages = np.array(sorted(self.written), np.uint32)
-        if len(pages):
-            at = len(pages) // 2
-            for part in (pages[:at], pages[at:]):
-                out = np.empty(len(part), np.uint64)
-                for k, gpn in enumerate(part):
-                    out[k] = self.one.read(np.array([gpn], np.uint32))[0]
-                assert out.tolist() == [self.written[int(gpn)] for gpn in part]
+        for begin in range(0, len(pages), 20):
+            part = pages[begin : begin + 20]
+            assert self.one.read(part).tolist() == [self.written[gpn] for gpn in part.tolist()]
+        self.balloon = self.memory.balloon
 
     @invariant()
     def adds_up(self) -> None:
@@ -169,9 +163,10 @@ class MemoryAndModel(RuleBasedStateMachine):
         ledger = self.one.ledger.counts
         swapped = ledger[Operation.GUEST_SWAP_OUT] - ledger[Operation.GUEST_SWAP_IN]
         assert swapped == counts[Use.SWAPPED]
+        assert memory.double_paged == ledger[Operation.SWAP_IN] + ledger[Operation.UNCOMPRESS]
         assert memory.double_paged <= ledger[Operation.GUEST_SWAP_OUT]
+        assert self.one.guest.out == sum(self.one.pager.counts()[:2])
 
 
 TestMemoryAndModel: Any = MemoryAndModel.TestCase
 TestMemoryAndModel.settings = settings(max_examples=100, stateful_step_count=25)
-assert NO_NAME
