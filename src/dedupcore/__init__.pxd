@@ -18,6 +18,7 @@ cdef extern from "dedupcore_api.h":
     unsigned DEDUPCORE_CPU_AVX2
     unsigned DEDUPCORE_MAX_ORDER
     uint64_t DEDUPCORE_ALWAYS
+    unsigned DEDUPCORE_QUANTILES
     unsigned DEDUPCORE_MIN_TEXTURED_SIZE
     unsigned DEDUPCORE_SPARSE
     unsigned DEDUPCORE_NOISE
@@ -224,6 +225,8 @@ cdef extern from "dedupcore_api.h":
         void (*pool_set_seed)(dedupcore_pool *, uint64_t) noexcept nogil
         int (*pool_alone)(const dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint8_t *,
                           size_t *) noexcept nogil
+        int (*draw_accesses)(uint64_t, uint64_t, const uint32_t *, size_t, const uint32_t *, uint64_t, uint32_t *,
+                             uint8_t *, size_t) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -504,3 +507,9 @@ cdef inline void pool_set_seed(dedupcore_pool *pool, uint64_t seed) noexcept nog
 cdef inline int pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
                            uint8_t *alone, size_t *wrong) noexcept nogil:
     return dedupcore_table.pool_alone(pool, guest, gpns, n, alone, wrong)
+
+
+cdef inline int draw_accesses(uint64_t key, uint64_t first, const uint32_t *working_set, size_t n_pages,
+                              const uint32_t *quantiles, uint64_t write_chance, uint32_t *gpns, uint8_t *writes,
+                              size_t n) noexcept nogil:
+    return dedupcore_table.draw_accesses(key, first, working_set, n_pages, quantiles, write_chance, gpns, writes, n)

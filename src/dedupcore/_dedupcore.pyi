@@ -79,10 +79,20 @@ def name_pages(
     out_regions: BufferLike,
     first: int = 0,
 ) -> None: ...
+def draw_accesses(
+    key: int,
+    first: int,
+    working_set: BufferLike,
+    quantiles: BufferLike,
+    write_chance: int,
+    gpns: BufferLike,
+    writes: BufferLike,
+) -> None: ...
 def materialize(names: BufferLike, out: BufferLike, frame_size: int, texture: int) -> None: ...
 
 ABSENT: int
 OUT: int
+QUANTILES: int
 ACCESSED_BY_HOST: int
 ACCESSED_BY_GUEST: int
 MAX_DOMAINS: int

@@ -13,7 +13,8 @@ from dedupcore cimport (
     DEDUPCORE_ABSENT, DEDUPCORE_ACCESSED_BY_GUEST, DEDUPCORE_ACCESSED_BY_HOST, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
     DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
     DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_OUT,
-    DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE,
+    DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX,
+    DEDUPCORE_QUANTILES, DEDUPCORE_SPARSE,
     dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
     dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
     dedupcore_span, dedupcore_template, dedupcore_touched, dedupcore_variation, dedupcore_work,
@@ -56,6 +57,8 @@ cdef extern from "dedupcore_api.h" nogil:
                         const uint8_t *max_orders, const int64_t *fixed, size_t n_regions, uint32_t *places)
     int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation,
                              const uint32_t *places, uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong)
+    int dedupcore_draw_accesses(uint64_t key, uint64_t first, const uint32_t *working_set, size_t n_pages,
+                                const uint32_t *quantiles, uint64_t write_chance, uint32_t *gpns, uint8_t *writes, size_t n)
     int dedupcore_materialize(const uint64_t *names, size_t n, size_t frame_size, unsigned texture, void *out)
     int dedupcore_pool_create(dedupcore_pool **pool, uint64_t capacity, size_t frame_size)
     void dedupcore_pool_destroy(dedupcore_pool *pool)
@@ -237,6 +240,7 @@ cdef extern from *:
         .pool_pick = dedupcore_pool_pick,
         .pool_set_seed = dedupcore_pool_set_seed,
         .pool_alone = dedupcore_pool_alone,
+        .draw_accesses = dedupcore_draw_accesses,
     };
     """
     ctypedef struct task_queue:
@@ -692,6 +696,30 @@ def name_pages(const uint32_t[::1] places, const uint64_t[::1] names, const uint
     _check(rc)
 
 
+def draw_accesses(uint64_t key, uint64_t first, const uint32_t[::1] working_set, const uint32_t[::1] quantiles,
+                  uint64_t write_chance, uint32_t[::1] gpns, uint8_t[::1] writes):
+    """Draw accesses number `first` and on, one for each item of gpns and writes; see dedupcore.h, without the GIL.
+
+    working_set: pages from the hottest to the coldest. quantiles: QUANTILES + 1 ranks, ascending. write_chance: in
+    units of 2^-32. Raises ValueError for an empty working set, a chance beyond 2^32, and lengths that do not fit.
+    """
+    cdef size_t n = gpns.shape[0]
+    cdef int rc
+    if quantiles.shape[0] != DEDUPCORE_QUANTILES + 1:
+        raise ValueError(f"quantiles has {quantiles.shape[0]} items; it must have {DEDUPCORE_QUANTILES + 1}")
+    if <size_t>writes.shape[0] != n:
+        raise ValueError(f"writes has {writes.shape[0]} items, but gpns {n}")
+    if working_set.shape[0] == 0 or write_chance > DEDUPCORE_ALWAYS:
+        raise ValueError(f"working_set has {working_set.shape[0]} pages and write_chance is {write_chance}; it must have"
+                         f" some, and this be 0 to {DEDUPCORE_ALWAYS}")
+    if n == 0:
+        return
+    with nogil:
+        rc = dedupcore_draw_accesses(key, first, &working_set[0], working_set.shape[0], &quantiles[0], write_chance,
+                                     &gpns[0], &writes[0], n)
+    _check(rc)
+
+
 def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned texture):
     """Write the bytes that stand for content names, frame after frame; see dedupcore_materialize in dedupcore.h.
 
@@ -719,6 +747,7 @@ def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned text
 
 ABSENT = DEDUPCORE_ABSENT
 OUT = DEDUPCORE_OUT
+QUANTILES = DEDUPCORE_QUANTILES
 ACCESSED_BY_HOST = DEDUPCORE_ACCESSED_BY_HOST
 ACCESSED_BY_GUEST = DEDUPCORE_ACCESSED_BY_GUEST
 MAX_DOMAINS = DEDUPCORE_MAX_DOMAINS

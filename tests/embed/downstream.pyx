@@ -273,3 +273,16 @@ def paging():
     assert dedupcore.pool_forget(made, 0, &victim, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL
     dedupcore.pool_destroy(made)
     return done, [accessed[i] for i in range(3)], out, name
+
+
+def accesses(uint64_t key):
+    """Two accesses to a working set of one page, and the quantiles that lead there."""
+    cdef uint32_t[65537] quantiles
+    cdef uint32_t page = 9
+    cdef uint32_t[2] gpns
+    cdef uint8_t[2] writes
+    for k in range(dedupcore.DEDUPCORE_QUANTILES + 1):
+        quantiles[k] = 0
+    with nogil:
+        dedupcore.draw_accesses(key, 0, &page, 1, quantiles, 0, gpns, writes, 2)
+    return [gpns[i] for i in range(2)], [writes[i] for i in range(2)]

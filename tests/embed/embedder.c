@@ -139,6 +139,16 @@ int main(void)
     CHECK(guest_regions[0] == 0 && guest_regions[1] == 9 && guest_regions[3] == 7 && wrong == 9);
     CHECK(dedupcore_name_pages(&pages, &variation, places, guest_names, guest_regions, 3, &wrong) == DEDUPCORE_EINVAL);
     CHECK(wrong == 1);
+    static uint32_t quantiles[DEDUPCORE_QUANTILES + 1];
+    uint32_t drawn[2];
+    uint8_t is_write[2];
+    for (uint32_t k = 0; k <= DEDUPCORE_QUANTILES; k++)
+        quantiles[k] = k < DEDUPCORE_QUANTILES / 2 ? 0 : 3; /* a half is the hottest page's, the rest beyond the coldest */
+    CHECK(dedupcore_draw_accesses(1, 7, places, 3, quantiles, DEDUPCORE_ALWAYS, drawn, is_write, 2) == 0);
+    for (uint32_t i = 0; i < 2; i++)
+        CHECK(is_write[i] == 1 && drawn[i] == places[dedupcore_random(1, 7 + i) >> 63 ? 2 : 0]);
+    CHECK(dedupcore_draw_accesses(1, 7, places, 0, quantiles, 0, drawn, is_write, 2) == DEDUPCORE_EINVAL);
+    CHECK(dedupcore_draw_accesses(1, 7, places, 3, quantiles, DEDUPCORE_ALWAYS + 1, drawn, is_write, 2) == DEDUPCORE_EINVAL);
     for (unsigned texture = DEDUPCORE_SPARSE; texture <= DEDUPCORE_MIXED; texture++) {
         CHECK(dedupcore_materialize(guest_names, 4, SIZE, texture, memory) == 0);
         CHECK(dedupcore_find_duplicates(spans, 1, SIZE, &key, (uint32_t[5]){0}, &result) == 0);

@@ -81,6 +81,10 @@ def test_a_cython_extension_has_large_pages(downstream: Path) -> None:
     assert prints(downstream, "import downstream; print(downstream.large_pages())") == expected
 
 
+def test_a_cython_extension_draws_accesses(downstream: Path) -> None:
+    assert prints(downstream, "import downstream; print(downstream.accesses(1))") == "([9, 9], [0, 0])"
+
+
 def test_a_cython_extension_pages_out(downstream: Path) -> None:
     assert prints(downstream, "import downstream; print(downstream.paging())") == "([2, 2, 0], [1, 1, 0], 1, 7)"
 

@@ -37,6 +37,7 @@ CEILINGS: dict[str, dict[str, float]] = {
 GUESTS: dict[str, tuple[str, float]] = {
     "place": ("dedupcore_place", 119),
     "name": ("dedupcore_name_pages", 47),
+    "draw": ("dedupcore_draw_accesses", 38.5),
     "noise": ("dedupcore_materialize", 2880),
     "one byte": ("dedupcore_materialize", 2880),
     "prefix": ("dedupcore_materialize", 2870),

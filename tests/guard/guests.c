@@ -1,6 +1,6 @@
 /*
- * guests STEP PAGES: places the pages of a fragmented guest, names them, or makes their bytes. Instructions are counted in the
- * call of the step alone; prints nothing.
+ * guests STEP PAGES: places the pages of a fragmented guest, names them, makes their bytes, or draws as many accesses to them.
+ * Instructions are counted in the call of the step alone; prints nothing.
  */
 #include <dedupcore.h>
 
@@ -59,6 +59,16 @@ int main(int argc, char **argv)
         const dedupcore_template pages = {n, names, variables, regions, 0};
         const dedupcore_variation variation = {2, values, chances, (uint64_t)1 << 63, 1};
         return -dedupcore_name_pages(&pages, &variation, places, out, regions, n, &wrong);
+    }
+    if (strcmp(step, "draw") == 0) {
+        static uint32_t quantiles[DEDUPCORE_QUANTILES + 1];
+        uint32_t *gpns = malloc(n * sizeof *gpns);
+        uint8_t *writes = malloc(n);
+        if (!gpns || !writes)
+            return 1;
+        for (size_t k = 0; k <= DEDUPCORE_QUANTILES; k++)
+            quantiles[k] = (uint32_t)(n * k / DEDUPCORE_QUANTILES);
+        return -dedupcore_draw_accesses(1, 0, places, n, quantiles, DEDUPCORE_ALWAYS / 10 * 3, gpns, writes, n);
     }
     void *bytes = malloc(n * SIZE);
     return bytes ? -dedupcore_materialize(names, n, SIZE, texture_of(step), bytes) : 1;

@@ -161,6 +161,9 @@ def test_a_planted_slowdown_is_noticed(old: str, new: str, data_set: str, rung: 
             id="two numbers a page",
         ),
         pytest.param(
+            "random_at(stream, first + i), part", "random_at(random_at(stream, i), i), part", "draw", id="two a draw"
+        ),
+        pytest.param(
             "multiply_halves(counter, counter >> 32) + hiding",
             "multiply_halves(counter, counter >> 32) + multiply_halves(hiding, hiding >> 32)",
             "noise",

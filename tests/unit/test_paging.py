@@ -103,6 +103,17 @@ def test_a_copy_on_write_needs_a_frame_and_the_last_page_none() -> None:
         pool.check()
 
 
+def test_the_last_zero_page_is_one_no_more_when_it_is_written() -> None:
+    with FramePool(4, 64) as pool:
+        guest = pool.add_guest(2)
+        guest.write([0, 1], pages(0, 1))
+        pool.share()
+        assert (pool.counts().zero_frames, pool.counts().zero_pages) == (1, 1)
+        assert guest.touch([0], is_write(1), pages(5)) == Touched(1, 0, 0)
+        assert (held(guest), pool.counts().zero_frames) == ([5, 1], 0)
+        pool.check()
+
+
 def test_large_pages_are_touched_whole_and_kept_whole() -> None:
     with FramePool(2 * LARGE_PAGE, 8) as pool:
         one, two = (pool.add_guest(LARGE_PAGE, large_pages=True) for _ in range(2))

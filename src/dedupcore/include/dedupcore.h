@@ -196,7 +196,7 @@ int dedupcore_match_frames(const void *frames, size_t n, size_t frame_size, cons
  * is the zero page. A template lists the pages that a guest allocates, region after region; dedupcore_place chooses
  * where in the guest's memory each lies, dedupcore_name_pages writes their names there, dedupcore_materialize turns
  * names into bytes. Results depend on the arguments alone: same key, same result, on every machine.
- * Threads: all four calls may run side by side, as long as what they write does not overlap.
+ * Threads: all five calls may run side by side, as long as what they write does not overlap.
  */
 
 /*
@@ -256,6 +256,22 @@ typedef struct {
  */
 int dedupcore_name_pages(const dedupcore_template *pages, const dedupcore_variation *variation, const uint32_t *places,
                          uint64_t *names, uint8_t *regions, size_t n_pages, size_t *wrong);
+
+#define DEDUPCORE_QUANTILES 65536u
+
+/*
+ * Draws accesses: gpns[i] becomes one of the n_pages pages of working_set, which are ranked from the hottest to the coldest, and
+ * writes[i] becomes 1 with probability write_chance / 2^32, else 0. quantiles[k], of DEDUPCORE_QUANTILES + 1 that ascend from 0,
+ * is the rank where the first k / DEDUPCORE_QUANTILES of the probability end; between two of them all ranks are equally likely,
+ * as long as these are no more than 65536. A rank beyond the last page is that page's.
+ *
+ * Access i is made of dedupcore_random(key, first + i): with r being that, k its highest 16 bits and part the next 16, the rank
+ * is quantiles[k] + (quantiles[k + 1] - quantiles[k]) * part / 65536, rounded down; it is a write if r's lowest 32 bits are below
+ * write_chance.
+ * Errors: DEDUPCORE_EINVAL (no pages; write_chance beyond DEDUPCORE_ALWAYS).
+ */
+int dedupcore_draw_accesses(uint64_t key, uint64_t first, const uint32_t *working_set, size_t n_pages,
+                            const uint32_t *quantiles, uint64_t write_chance, uint32_t *gpns, uint8_t *writes, size_t n);
 
 #define DEDUPCORE_MIN_TEXTURED_SIZE 64u
 

@@ -93,6 +93,8 @@ typedef struct {
     void (*pool_set_seed)(dedupcore_pool *pool, uint64_t seed);
     int (*pool_alone)(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, uint8_t *alone,
                       size_t *wrong);
+    int (*draw_accesses)(uint64_t key, uint64_t first, const uint32_t *working_set, size_t n_pages, const uint32_t *quantiles,
+                         uint64_t write_chance, uint32_t *gpns, uint8_t *writes, size_t n);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)
