@@ -54,7 +54,7 @@ class OneGuest:
             self.fill(boot.next(1.0))
 
     def fill(self, filled: Filled) -> None:
-        done = self.guest.touch(filled.gpns, np.ones(len(filled.gpns), np.bool_), filled.names).done
+        done = self.guest.touch(filled.gpns, np.ones(len(filled.gpns), np.bool_), filled.data).done
         assert done == len(filled.gpns)
 
     def page_in(self, gpns: NDArray[np.uint32]) -> None:

@@ -123,10 +123,10 @@ class MemoryAndModel(RuleBasedStateMachine):
         filled = self.memory.grow_cache(n)
         assert len(filled.gpns) <= min(n, free)
         assert self.memory.cached == cached + len(filled.gpns)
-        assert (filled.names == self.layout.names[filled.gpns]).all()
+        assert (filled.data == self.layout.names[filled.gpns]).all()
         self.one.page_in(filled.gpns)
         self.one.fill(filled)
-        self.written.update(zip(filled.gpns.tolist(), filled.names.tolist(), strict=True))
+        self.written.update(zip(filled.gpns.tolist(), filled.data.tolist(), strict=True))
 
     @rule(n=SIZES, random=st.booleans())
     def host_pages_out(self, n: int, random: bool) -> None:
@@ -159,6 +159,8 @@ class MemoryAndModel(RuleBasedStateMachine):
         assert np.count_nonzero(there & ~kinds) <= memory.committed <= np.count_nonzero(there)
         absent = (self.one.guest.page_table == ABSENT) & (self.one.guest.marks & OUT == 0)
         assert absent[uses >= Use.BALLOON].all(), "what is in the balloon or paged out takes no frame"
+        for kind, may_go in memory._may_go.items():
+            assert (may_go == (uses >= kind) & (uses <= IN_MEMORY)).all()
         self.one.pool.check()
         ledger = self.one.ledger.counts
         swapped = ledger[Operation.GUEST_SWAP_OUT] - ledger[Operation.GUEST_SWAP_IN]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pagedup.host.guest_memory import NOTHING, Faulted, Filled
+from pagedup.host.guest_memory import Faulted, Filled
 from pagedup.host.page_use import Use, by_region
 from pagedup.memory.layouts import RegionKind
 
@@ -65,8 +65,10 @@ class Boot:
                     self._next = int(gpns[done])
                     break
             self._go_on(gpns)
-        if len(parts) < 2:
-            return parts[0] if parts else NOTHING
+        if not parts:
+            return self._memory.left_free(np.empty(0, np.uint32))
+        if len(parts) == 1:
+            return parts[0]
         return Filled(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _some(self, n: int) -> NDArray[np.uint32]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pagedup.host.costs import Operation
-from pagedup.host.page_use import IN_MEMORY, LayoutUse, Use
+from pagedup.host.page_use import IN_MEMORY, LayoutUse, Use, by_region
 from pagedup.host.random_stream import RandomStream
-from pagedup.memory.layouts import ABSENT, ZERO
+from pagedup.memory.layouts import ABSENT, ZERO, RegionKind
 from pagedup.sharing.frame_pool import OUT
 
 if TYPE_CHECKING:
@@ -24,17 +25,16 @@ _READ_AHEAD = 16  # neighbouring pages of files that the cache takes together (6
 _LEAST = 64  # pages that could go, and that the balloon leaves nevertheless: what is touched needs places (assumed)
 
 _NO_GPNS = np.empty(0, np.uint32)
-_NO_NAMES = np.empty(0, np.uint64)
 
 
 class Filled(NamedTuple):
-    """Pages that the guest's system has filled, uint32 (n,), and with what, content names, uint64 (n,).
+    """Pages that the guest's system has filled, uint32 (n,), and with what: frames, as PoolGuest.write takes them.
 
     They have to be written into the pool before anything else happens to them.
     """
 
     gpns: NDArray[np.uint32]
-    names: NDArray[np.uint64]
+    data: NDArray[Any]
 
 
 class Faulted(NamedTuple):
@@ -44,7 +44,9 @@ class Faulted(NamedTuple):
     filled: Filled
 
 
-NOTHING = Filled(_NO_GPNS, _NO_NAMES)
+def names_themselves(names: NDArray[np.uint64]) -> NDArray[Any]:
+    """What frames hold in a pool of content names."""
+    return names
 
 
 class GuestMemory:
@@ -69,13 +71,15 @@ class GuestMemory:
 
     Args:
         layout: what the guest holds in the end. Pages free there, or absent, are free.
-        guest: its pages in a pool of content names, none of which is present.
-        pager: the host's.
+        guest: its pages in a pool, none of which is present.
+        pager: the pool's.
         ledger: what the guest waits for.
+        content: the frames that stand for content names (n,): in a pool of names these themselves, else uint8
+            (n, frame_size).
         cache: the share of the layout's file cache that is there once the guest is started; the rest is free until
             `grow_cache` takes it, in an order that `key` decides.
 
-    Takes 1 byte a page, 4 one that is free at first; 10 more once the guest pages out.
+    Takes 1 byte a page, 4 one that is free at first; once the guest pages out 2 more a page, and a frame.
 
     Attributes:
         pages: of the guest.
@@ -83,7 +87,15 @@ class GuestMemory:
     """
 
     def __init__(
-        self, layout: Layout, guest: PoolGuest, pager: Pager, ledger: Ledger, *, cache: float = 1.0, key: int = 0
+        self,
+        layout: Layout,
+        guest: PoolGuest,
+        pager: Pager,
+        ledger: Ledger,
+        *,
+        content: Callable[[NDArray[np.uint64]], NDArray[Any]] = names_themselves,
+        cache: float = 1.0,
+        key: int = 0,
     ) -> None:
         if layout.n_pages != guest.pages:
             raise ValueError(f"the layout has {layout.n_pages:,} pages, and the guest {guest.pages:,}")
@@ -93,6 +105,9 @@ class GuestMemory:
         self._guest = guest
         self._pager = pager
         self._ledger = ledger
+        self._content = content
+        self._nothing = Filled(_NO_GPNS, content(np.empty(0, np.uint64)))
+        self._kinds = by_region(layout, {kind: number for number, kind in enumerate(RegionKind)})
         self._of_layout = LayoutUse(layout)
         self._use = self._of_layout.of_all()
         self._use[layout.names == np.uint64(ABSENT)] = Use.FREE
@@ -109,7 +124,7 @@ class GuestMemory:
         self._places = int(self._counts[Use.UNLOADED])
         self._committed = 0
         # Made when they are first needed: contents of pages in the guest's swap, and which pages may go.
-        self._swap: NDArray[np.uint64] | None = None
+        self._swap: NDArray[np.uint8] | None = None
         self._may_go: dict[Use, NDArray[np.bool_]] = {}
 
     def _cached_later(self, share: float, key: int) -> NDArray[np.uint32]:
@@ -153,9 +168,19 @@ class GuestMemory:
         return min(self.balloon, int(self._counts[Use.BALLOON] + self._counts[Use.UNLOADED]))
 
     @property
+    def swapped(self) -> int:
+        """Pages whose content is in the guest's own swap."""
+        return int(self._counts[Use.SWAPPED])
+
+    @property
+    def dropped(self) -> int:
+        """Pages whose content is in a file only, from which it was read before."""
+        return int(self._counts[Use.DROPPED])
+
+    @property
     def paged(self) -> int:
-        """Pages whose content is in the guest's own swap, or in a file only."""
-        return int(self._counts[Use.SWAPPED] + self._counts[Use.DROPPED])
+        """Both of these."""
+        return self.swapped + self.dropped
 
     @property
     def committed(self) -> int:
@@ -175,6 +200,10 @@ class GuestMemory:
     @property
     def _away(self) -> int:
         return int(self._counts[Use.UNLOADED :].sum())
+
+    def kinds(self, gpns: NDArray[np.uint32]) -> NDArray[np.uint8]:
+        """Uint8 ndarray (n,): what the layout says that the pages are used for, an index into list(RegionKind)."""
+        return self._kinds.take(self.layout.regions.take(gpns))
 
     # --- the balloon ----------------------------------------------------------------------------------------------
 
@@ -258,10 +287,10 @@ class GuestMemory:
 
     def _bring_back(self, gpns: NDArray[np.uint32]) -> Faulted:
         if not self._away:
-            return Faulted(len(gpns), NOTHING)
+            return Faulted(len(gpns), self._nothing)
         away = self._use.take(gpns) >= Use.UNLOADED
         if not away.any():
-            return Faulted(len(gpns), NOTHING)
+            return Faulted(len(gpns), self._nothing)
         done = len(gpns)
         wanted = np.unique(gpns[away])
         while not self._make_places(len(wanted), gpns[:done]):
@@ -295,7 +324,7 @@ class GuestMemory:
         self._grown = end
         gpns = self._those(Use.FREE, begin, end)
         self._move(gpns, Use.CACHED)
-        return Filled(gpns, self.layout.names.take(gpns))
+        return Filled(gpns, self._content(self.layout.names.take(gpns)))
 
     def left_free(self, gpns: NDArray[np.uint32]) -> Filled:
         """What the guest's system leaves in those of these pages that are free, as it is started.
@@ -306,7 +335,7 @@ class GuestMemory:
         names = self.layout.names.take(free)
         names[self._of_layout.of(free) == Use.CACHED] = ZERO if self._zeroes else ABSENT
         there = names != np.uint64(ABSENT)
-        return Filled(free[there], names[there])
+        return Filled(free[there], self._content(names[there]))
 
     def _make_places(self, n: int, keep: NDArray[np.uint32]) -> bool:
         """Whether there are places for n pages now, without those of `keep`."""
@@ -320,24 +349,25 @@ class GuestMemory:
     def _load(self, gpns: NDArray[np.uint32]) -> Filled:
         """Fill pages that have places."""
         if not len(gpns):
-            return NOTHING
+            return self._nothing
         before = self._use.take(gpns)
         names = self.layout.names.take(gpns)
         uses = self._of_layout.of(gpns)
         claimed = uses == Use.FREE  # was in the balloon
         names[claimed] = ZERO
         uses[claimed] = Use.ANONYMOUS
+        data = np.ascontiguousarray(self._content(names))
         swapped = np.flatnonzero(before == Use.SWAPPED)
         if len(swapped):
             assert self._swap is not None
-            names[swapped] = self._swap.take(gpns[swapped])
+            data.view(np.uint8).reshape(len(gpns), -1)[swapped] = self._swap[gpns[swapped]]
             uses[swapped] = Use.ANONYMOUS
         self._committed += int(np.count_nonzero((before == Use.UNLOADED) & (uses != Use.CACHED)))
         self._ledger.charge(Operation.GUEST_SWAP_IN, len(swapped))
         self._ledger.charge(Operation.GUEST_FILE_READ, int(np.count_nonzero(before == Use.DROPPED)))
         self._places -= len(gpns)
         self._move(gpns, uses)
-        return Filled(gpns, names)
+        return Filled(gpns, data)
 
     # --- paging out -----------------------------------------------------------------------------------------------
 
@@ -376,10 +406,10 @@ class GuestMemory:
         if not len(gpns):
             return
         if self._swap is None:
-            self._swap = np.zeros(self.pages, np.uint64)
-        names = np.empty(len(gpns), np.uint64)
-        self._pager.read(self._guest, gpns, names)
-        self._swap[gpns] = names
+            self._swap = np.zeros((self.pages, self._pager.pool.frame_size), np.uint8)
+        data = np.empty((len(gpns), self._swap.shape[1]), np.uint8)
+        self._pager.read(self._guest, gpns, data)
+        self._swap[gpns] = data
         out = int(np.count_nonzero(self._guest.marks.take(gpns) & OUT))
         before = self._pager.counts(self._guest) if out else None
         self._pager.release(self._guest, gpns)

@@ -102,7 +102,9 @@ class Work:
         if n:
             quantiles = zipf_quantiles(n_set, phase.zipf)
             chance = _of_2_32(phase.writes, self._to_written)
-            dedupcore.draw_accesses(self._draws_key, self._drawn, self._set, quantiles, chance, gpns, writes)
+            dedupcore.draw_accesses(
+                self._draws_key, self._drawn, self._set, quantiles, chance, gpns, writes.view(np.uint8)
+            )
             self._drawn += n
             if phase.writes:
                 writes &= self._can_be_written(gpns)
@@ -149,7 +151,7 @@ class Work:
         dedupcore.random_numbers(self._burst_key, draws, (self._begun << 32) + (1 << 31))
         can = self._can_be_written(gpns)
         chance = _of_2_32(self._phase.writes, float(can.mean()) if len(can) else 0.0)
-        return gpns, can & (draws >> np.uint64(32) < chance)
+        return gpns, can & (draws >> np.uint64(32) < np.uint64(chance))
 
     # --- drift ----------------------------------------------------------------------------------------------------
 
@@ -208,7 +210,7 @@ class Work:
 
 def _of_2_32(share: float, among: float) -> int:
     """The chance, of 2^32, with which those `among` have to be taken for so large a share of all; at most each."""
-    return min(round(share / among * (1 << 32)), (1 << 32) - 1) if share and among > 0 else 0
+    return min(round(share / among * (1 << 32)), 1 << 32) if share and among > 0 else 0
 
 
 def _distinct(numbers: NDArray[_Number]) -> NDArray[_Number]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dedupcore import QUANTILES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-PARTS = 1 << 16
-"""Parts of equal probability that quantiles divide a distribution in."""
 
 
 @lru_cache(maxsize=64)
@@ -25,13 +24,13 @@ def zipf_chances(n: int, exponent: float) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def zipf_quantiles(n: int, exponent: float) -> NDArray[np.uint32]:
-    """Uint32 ndarray (PARTS + 1,), read-only: item k is the rank at which the first k / PARTS of the probability ends.
+    """Uint32 ndarray (QUANTILES + 1,), read-only: the ranks at which each part of the probability ends, from 0 to n.
 
-    The last item is n. So the probability of each rank is that of `zipf_chances` within 2 / PARTS: ranks that stand in
-    one part with others are all as likely as each other there.
+    So the probability of a rank is that of `zipf_chances` within 2 / QUANTILES: ranks that stand in one part with
+    others are all as likely as each other there.
     """
     ends = np.cumsum(zipf_chances(n, exponent))
-    quantiles = np.searchsorted(ends, np.arange(PARTS + 1) / PARTS, side="right").astype(np.uint32)
+    quantiles = np.searchsorted(ends, np.arange(QUANTILES + 1) / QUANTILES, side="right").astype(np.uint32)
     np.minimum(quantiles, n - 1, out=quantiles)
     quantiles[-1] = n
     quantiles.flags.writeable = False
