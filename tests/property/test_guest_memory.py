@@ -124,7 +124,6 @@ class MemoryAndModel(RuleBasedStateMachine):
         assert len(filled.gpns) <= min(n, free)
         assert self.memory.cached == cached + len(filled.gpns)
         assert (filled.data == self.layout.names[filled.gpns]).all()
-        self.one.page_in(filled.gpns)
         self.one.fill(filled)
         self.written.update(zip(filled.gpns.tolist(), filled.data.tolist(), strict=True))
 
