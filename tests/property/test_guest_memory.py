@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pagedup.host.costs import Operation
 from pagedup.host.fresh_names import FreshNames
-from pagedup.host.page_use import IN_MEMORY, Use
+from pagedup.host.page_use import IN_MEMORY, N_USES, Use
 from pagedup.memory.layouts import RegionKind
 from pagedup.sharing.frame_pool import ABSENT, OUT
 from tests.host_guests import KINDS, OneGuest, layout_of
@@ -146,7 +146,7 @@ class MemoryAndModel(RuleBasedStateMachine):
         if not hasattr(self, "balloon"):
             return
         memory, uses = self.memory, self.memory.uses
-        counts = np.bincount(uses, minlength=len(Use))
+        counts = np.bincount(uses, minlength=N_USES)
         assert memory.in_use + memory.free + memory.balloon == PAGES
         assert memory.balloon == self.balloon
         assert memory.in_use == counts[: IN_MEMORY + 1].sum()

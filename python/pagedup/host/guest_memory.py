@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pagedup.host.costs import Operation
-from pagedup.host.page_use import IN_MEMORY, LayoutUse, Use, by_region
+from pagedup.host.page_use import IN_MEMORY, N_USES, LayoutUse, Use, by_region
 from pagedup.host.random_stream import RandomStream
 from pagedup.memory.layouts import ABSENT, ZERO, RegionKind
 from pagedup.sharing.frame_pool import OUT
@@ -120,12 +120,12 @@ class GuestMemory:
         # _grown on. Those that came to be used otherwise stay there, and their use tells.
         self._spare = np.concatenate((later, never_used))
         self._grown, self._later, self._ballooned = 0, len(later), len(self._spare)
-        self._counts = np.bincount(self._use, minlength=len(Use))
-        self._places = int(self._counts[Use.UNLOADED])
+        self._counts = np.bincount(self._use, minlength=N_USES)
+        self._away = self._places = int(self._counts[Use.UNLOADED])
         self._committed = 0
         # Made when they are first needed: contents of pages in the guest's swap, and which pages may go.
         self._swap: NDArray[np.uint8] | None = None
-        self._may_go: dict[Use, NDArray[np.bool_]] = {}
+        self._may_go: dict[int, NDArray[np.bool_]] = {}
 
     def _cached_later(self, share: float, key: int) -> NDArray[np.uint32]:
         """The pages of the file cache that are not there at first, in the order in which they come."""
@@ -197,10 +197,6 @@ class GuestMemory:
         """Pages that a guest that is being started has still to fill."""
         return int(self._counts[Use.UNLOADED])
 
-    @property
-    def _away(self) -> int:
-        return int(self._counts[Use.UNLOADED :].sum())
-
     def kinds(self, gpns: NDArray[np.uint32]) -> NDArray[np.uint8]:
         """Uint8 ndarray (n,): what the layout says that the pages are used for, an index into list(RegionKind)."""
         return self._kinds.take(self.layout.regions.take(gpns))
@@ -254,7 +250,7 @@ class GuestMemory:
         self._ballooned = end
         return self._those(Use.BALLOON, begin, end)
 
-    def _those(self, use: Use, begin: int, end: int) -> NDArray[np.uint32]:
+    def _those(self, use: int, begin: int, end: int) -> NDArray[np.uint32]:
         part: NDArray[np.uint32] = self._spare[begin:end]
         those: NDArray[np.uint32] = part[self._use.take(part) == use]
         return those
@@ -375,7 +371,7 @@ class GuestMemory:
     def _could_go(self) -> int:
         return int(self._counts[Use.ANONYMOUS : IN_MEMORY + 1].sum())
 
-    def _page_out(self, n: int, kind: Use, keep: NDArray[np.uint32]) -> int:
+    def _page_out(self, n: int, kind: int, keep: NDArray[np.uint32]) -> int:
         """Page out up to n pages that were not used for long: of the file cache, or (ANONYMOUS) any; not of `keep`."""
         if n <= 0 or (kind == Use.CACHED and not self.cached):
             return 0
@@ -397,7 +393,7 @@ class GuestMemory:
             self._pager.release(self._guest, gpns)
             self._move(gpns, Use.DROPPED)
 
-    def _those_that_may_go(self, kind: Use) -> NDArray[np.bool_]:
+    def _those_that_may_go(self, kind: int) -> NDArray[np.bool_]:
         if kind not in self._may_go:
             self._may_go[kind] = _may_go(self._use, kind)
         return self._may_go[kind]
@@ -421,18 +417,19 @@ class GuestMemory:
         self._ledger.charge(Operation.GUEST_SWAP_OUT, len(gpns))
         self._move(gpns, Use.SWAPPED)
 
-    def _move(self, gpns: NDArray[np.uint32], use: Use | NDArray[np.uint8]) -> None:
+    def _move(self, gpns: NDArray[np.uint32], use: int | NDArray[np.uint8]) -> None:
         """Use pages, each of them once, for something else."""
         if not len(gpns):
             return
-        self._counts -= np.bincount(self._use.take(gpns), minlength=len(Use))
+        self._counts -= np.bincount(self._use.take(gpns), minlength=N_USES)
         self._use[gpns] = use
         now = self._use.take(gpns)
-        self._counts += np.bincount(now, minlength=len(Use))
+        self._counts += np.bincount(now, minlength=N_USES)
+        self._away = int(self._counts[Use.UNLOADED :].sum())
         for kind, pages in self._may_go.items():
             pages[gpns] = _may_go(now, kind)
 
 
-def _may_go(uses: NDArray[np.uint8], kind: Use) -> NDArray[np.bool_]:
+def _may_go(uses: NDArray[np.uint8], kind: int) -> NDArray[np.bool_]:
     may_go: NDArray[np.bool_] = (uses >= kind) & (uses <= IN_MEMORY)
     return may_go

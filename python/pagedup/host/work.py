@@ -9,7 +9,7 @@ import numpy as np
 
 import dedupcore
 from pagedup.guests.spec import pages_of
-from pagedup.host.page_use import IN_MEMORY, Use, by_region
+from pagedup.host.page_use import by_region, holds_something
 from pagedup.host.random_stream import RandomStream
 from pagedup.host.zipf import zipf_chances, zipf_quantiles
 from pagedup.memory.layouts import RegionKind
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 # How likely it is that a page comes into the working set, of 256: assumed. Programs go back to their stacks, to what
 # they write in their images, and to page tables more than to the rest; most of the file cache is read once.
 _PREFERENCE = {
-    RegionKind.KERNEL_TEXT: 128,
-    RegionKind.KERNEL_DATA: 64,
-    RegionKind.IMAGE_TEXT: 64,
-    RegionKind.IMAGE_RDATA: 32,
-    RegionKind.IMAGE_DATA: 128,
-    RegionKind.HEAP: 64,
+    RegionKind.KERNEL_TEXT: 192,
+    RegionKind.KERNEL_DATA: 128,
+    RegionKind.IMAGE_TEXT: 128,
+    RegionKind.IMAGE_RDATA: 64,
+    RegionKind.IMAGE_DATA: 192,
+    RegionKind.HEAP: 128,
     RegionKind.STACK: 255,
-    RegionKind.FILE_CACHE: 8,
-    RegionKind.PAGE_TABLES: 128,
-    RegionKind.FREE: 64,
-    RegionKind.ABSENT: 64,
-    RegionKind.UNKNOWN: 64,
+    RegionKind.FILE_CACHE: 16,
+    RegionKind.PAGE_TABLES: 192,
+    RegionKind.FREE: 128,
+    RegionKind.ABSENT: 128,
+    RegionKind.UNKNOWN: 128,
 }
 _READ_ONLY = (RegionKind.KERNEL_TEXT, RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.FILE_CACHE)
 _ANY = 1 << 16  # random pages that are tried at once
@@ -127,8 +127,7 @@ class Work:
         if self._begun == begun:
             return 0
         self._phase = phase = self._phases[self._begun - 1]
-        uses = self._memory.uses
-        n = round(phase.working_set * np.count_nonzero((uses <= IN_MEMORY) | (uses >= Use.SWAPPED)))
+        n = round(phase.working_set * np.count_nonzero(holds_something(self._memory.uses)))
         self._hot[self._set[n:]] = False
         self._set = self._set[:n]
         self._set = np.concatenate((self._set, self._others(n - len(self._set))))
@@ -142,8 +141,7 @@ class Work:
 
     def _burst(self, n: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
         """N pages in use, or all that are, each once."""
-        uses = self._memory.uses
-        gpns = np.flatnonzero((uses <= IN_MEMORY) | (uses >= Use.SWAPPED)).astype(np.uint32)
+        gpns = np.flatnonzero(holds_something(self._memory.uses)).astype(np.uint32)
         order = np.empty(len(gpns), np.uint64)
         dedupcore.random_numbers(self._burst_key, order, self._begun << 32)
         gpns = gpns[np.argsort(order, kind="stable")[:n]]
@@ -181,12 +179,14 @@ class Work:
         """Up to n pages in use that are not in the working set, by preference; they are in it now."""
         found = [_NO_GPNS]
         while n > 0:
-            tried = min(4 * n + 64, _ANY)
+            tried = min(8 * n + 512, _ANY)
             draws = self._random.take(tried)
             gpns = ((draws >> np.uint64(32)) * np.uint64(self._memory.pages) >> np.uint64(32)).astype(np.uint32)
+            may = np.flatnonzero(self._may_come(gpns))
+            gpns, chances = gpns[may], draws[may].astype(np.uint8)
             preferred = self._preference.take(self._memory.layout.regions.take(gpns))
-            gpns = _distinct(gpns[self._may_come(gpns) & ((draws & np.uint64(0xFF)) < preferred)])[:n]
-            if len(gpns) * 64 < min(n, tried):  # nearly all are in: look at all that are left
+            gpns = _distinct(gpns[chances < preferred])[:n]
+            if len(gpns) < min(n, tried >> 8):  # few are left: look at all pages
                 gpns = self._last_ones(n)
                 n = len(gpns)
             self._hot[gpns] = True
@@ -195,9 +195,7 @@ class Work:
         return np.concatenate(found)
 
     def _may_come(self, gpns: NDArray[np.uint32]) -> NDArray[np.bool_]:
-        uses = self._memory.uses.take(gpns)
-        may: NDArray[np.bool_] = ((uses <= IN_MEMORY) | (uses >= Use.SWAPPED)) & ~self._hot.take(gpns)
-        return may
+        return holds_something(self._memory.uses.take(gpns)) & ~self._hot.take(gpns)
 
     def _last_ones(self, n: int) -> NDArray[np.uint32]:
         gpns = np.arange(self._memory.pages, dtype=np.uint32)
