@@ -102,7 +102,7 @@ def test_what_is_in_the_balloon_is_left_alone() -> None:
 def test_a_start_in_too_little_memory_pages(tick: float) -> None:
     """The balloon keeps what it has, and the guest writes what it has loaded first to its swap."""
     one = OneGuest(of_sizes(kernel_data=20, heap=300, file_cache=80, free=100))
-    assert one.memory.inflate(300) == 300
+    assert one.memory.inflate(300) == one.memory.given == 300
     parts = boot_all(one, 1.0, tick)
     memory = one.memory
     assert (memory.balloon, memory.in_use, memory.free) == (300, 200, 0)
