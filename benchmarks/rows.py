@@ -27,6 +27,7 @@ from benchmarks.memory import allocate, available_bytes, huge_pages
 from benchmarks.policies import policies, policies_ksm
 from benchmarks.pool import pool
 from benchmarks.settings import Settings
+from benchmarks.swap import swap
 from benchmarks.touch import touch
 from pagedup import Duplicates, find_duplicates, open_sources
 
@@ -336,6 +337,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "touch": touch,
     "policies": policies,
     "policies_ksm": policies_ksm,
+    "swap": swap,
     "materialize": materialize,
     "memory": memory,
 }

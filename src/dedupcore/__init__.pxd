@@ -223,10 +223,10 @@ cdef extern from "dedupcore_api.h":
                            size_t *) noexcept nogil
         int (*pool_pick)(dedupcore_pool *, uint32_t, const uint8_t *, uint32_t *, size_t, size_t *) noexcept nogil
         void (*pool_set_seed)(dedupcore_pool *, uint64_t) noexcept nogil
-        int (*pool_alone)(const dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint8_t *,
-                          size_t *) noexcept nogil
         int (*draw_accesses)(uint64_t, uint64_t, const uint32_t *, size_t, const uint32_t *, uint64_t, uint32_t *,
                              uint8_t *, size_t) noexcept nogil
+        int (*pool_alone)(const dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint8_t *,
+                          size_t *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -504,12 +504,12 @@ cdef inline void pool_set_seed(dedupcore_pool *pool, uint64_t seed) noexcept nog
     dedupcore_table.pool_set_seed(pool, seed)
 
 
-cdef inline int pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
-                           uint8_t *alone, size_t *wrong) noexcept nogil:
-    return dedupcore_table.pool_alone(pool, guest, gpns, n, alone, wrong)
-
-
 cdef inline int draw_accesses(uint64_t key, uint64_t first, const uint32_t *working_set, size_t n_pages,
                               const uint32_t *quantiles, uint64_t write_chance, uint32_t *gpns, uint8_t *writes,
                               size_t n) noexcept nogil:
     return dedupcore_table.draw_accesses(key, first, working_set, n_pages, quantiles, write_chance, gpns, writes, n)
+
+
+cdef inline int pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
+                           uint8_t *alone, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_alone(pool, guest, gpns, n, alone, wrong)

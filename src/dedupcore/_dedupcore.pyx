@@ -239,8 +239,8 @@ cdef extern from *:
         .pool_oldest = dedupcore_pool_oldest,
         .pool_pick = dedupcore_pool_pick,
         .pool_set_seed = dedupcore_pool_set_seed,
-        .pool_alone = dedupcore_pool_alone,
         .draw_accesses = dedupcore_draw_accesses,
+        .pool_alone = dedupcore_pool_alone,
     };
     """
     ctypedef struct task_queue:
@@ -1257,7 +1257,7 @@ cdef class Pool:
     def scan_count(self):
         """What the policy did and found, as ScanCounts; all zero if there is none."""
         cdef dedupcore_scan_counts c
-        self._begin_read()
+        self._begin_write()
         with nogil:
             dedupcore_pool_scan_count(self.pool, &c)
             pthread_rwlock_unlock(&self.lock)

@@ -11,7 +11,8 @@
 
 /* A permutation of the numbers below n: one of those of `bits` bits, again and again until it is below n. */
 typedef struct {
-    uint64_t n, mask, stream;
+    uint64_t n, mask;
+    uint64_t add[3], times[3]; /* of its steps, each a bijection of numbers of so many bits */
     unsigned shift;
 } page_order;
 
@@ -21,15 +22,21 @@ static inline page_order page_order_of(uint64_t n, uint64_t key, uint64_t round)
     unsigned bits = 1;
     while ((n - 1) >> bits)
         bits++;
-    return (page_order){n, (UINT64_C(1) << bits) - 1, random_stream(random_stream(key) + round), (bits + 1) / 2};
+    page_order o = {.n = n, .mask = (UINT64_C(1) << bits) - 1, .shift = (bits + 1) / 2};
+    const uint64_t stream = random_stream(random_stream(key) + round);
+    for (uint64_t step = 0; step < 3; step++) {
+        o.add[step] = random_at(stream, 2 * step);
+        o.times[step] = random_at(stream, 2 * step + 1) | 1;
+    }
+    return o;
 }
 
 /* The number at place i, below n. */
 static inline uint64_t page_order_at(const page_order *o, uint64_t i)
 {
     do {
-        for (uint64_t round = 0; round < 3; round++) { /* each a bijection of numbers of so many bits */
-            i = (i + random_at(o->stream, 2 * round)) * (random_at(o->stream, 2 * round + 1) | 1) & o->mask;
+        for (int step = 0; step < 3; step++) {
+            i = (i + o->add[step]) * o->times[step] & o->mask;
             i ^= i >> o->shift;
         }
     } while (i >= o->n);

@@ -13,6 +13,7 @@ typedef struct {
     uint64_t n_pages;
     uint64_t first; /* page 0 is page so many of all guests' */
     uint64_t looked, passes; /* of the policy esx: pages in this pass, and passes before it */
+    uint64_t counted, counted_passes; /* the same, as far as these visits are in the policy's counts */
     uint16_t domain;
     uint64_t n_out; /* pages that are paged out */
     uint64_t hands[2]; /* of the clocks of dedupcore_pool_oldest: of the host's marks, and of the guest's own */

@@ -72,6 +72,8 @@ void dedupcore_pool_scan_count(const dedupcore_pool *pool, dedupcore_scan_counts
     const scan *s = pool->scan;
     if (!s)
         return;
+    if (s->owes)
+        scan_make_up(pool);
     *counts = s->done;
     counts->pages_stable = s->n_state[PAGE_STABLE];
     counts->frames_stable = s->n_stable;
@@ -86,6 +88,8 @@ void scan_page_written(dedupcore_pool *pool, uint64_t page)
 {
     scan *s = pool->scan;
     const uint8_t before = s->pages[page];
+    if (s->owes)
+        scan_make_up(pool);
     scan_set(s, page, PAGE_CHANGED, before ? before & AGE_MASK : NO_ITEM);
 }
 
@@ -93,6 +97,8 @@ void scan_page_released(dedupcore_pool *pool, uint64_t page)
 {
     scan *s = pool->scan;
     const uint8_t age = s->pages[page] & AGE_MASK;
+    if (s->owes)
+        scan_make_up(pool);
     if (age == NO_ITEM || s->policy.kind != DEDUPCORE_POLICY_KSM)
         scan_set(s, page, PAGE_ABSENT, 0);
     else

@@ -48,6 +48,7 @@ typedef struct scan {
     uint64_t n_stable;             /* stable frames */
     uint64_t n_hidden;             /* KSM: settled pages that were skipped when the scanner last came by */
     uint64_t n_items;
+    int owes; /* ESX: visits of which nothing could come are not counted yet; see scan_esx.c */
     dedupcore_scan_counts done;
 } scan;
 
@@ -176,5 +177,8 @@ void look_prepare(const dedupcore_pool *pool, look *at);
 /* Each looks at up to so many pages from where it is, and returns whether it met the end of the last guest. */
 int scan_ksm(dedupcore_pool *pool, uint64_t n_pages);
 int scan_dirty(dedupcore_pool *pool, uint64_t n_pages);
+
+/* ESX: counts the visits that are not counted yet. Before any page's state changes, and before the counts are told. */
+void scan_make_up(const dedupcore_pool *pool);
 
 #endif

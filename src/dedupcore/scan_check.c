@@ -105,8 +105,24 @@ static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     return 0;
 }
 
+/* Whether visits are owed only where nothing comes of them, and where that is said. */
+static int check_debts(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
+    const scan *s = pool->scan;
+    if (s->owes && s->n_state[PAGE_CHANGED] + s->n_state[PAGE_COLLIDED])
+        return broken(flaw, "visits are owed, but pages have changed", UINT32_MAX, UINT64_MAX, UINT64_MAX);
+    for (uint32_t g = 0; g < pool->n_guests; g++) {
+        const pool_guest *guest = pool->guests + g;
+        if (!s->owes && (guest->counted != guest->looked || guest->counted_passes != guest->passes))
+            return broken(flaw, "visits are not counted, and not said to be owed", g, guest->looked, UINT64_MAX);
+    }
+    return 0;
+}
+
 int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 {
-    const int rc = check_pages(pool, flaw);
-    return rc ? rc : check_frames(pool, flaw);
+    int rc = check_pages(pool, flaw);
+    if (rc == 0)
+        rc = check_frames(pool, flaw);
+    return rc ? rc : check_debts(pool, flaw);
 }

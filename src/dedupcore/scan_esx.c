@@ -6,7 +6,9 @@
  * shared frames and the hints. A hint is a page that was looked at and found alone: its hash is remembered, but it is not
  * write-protected, and so it may be another page by now. It is hashed again when its hash is met: if it has changed, the hint
  * is dropped; if not, and the contents are equal, both pages share one frame from then on. Contents that differ under one hash
- * are not shared. Looking again at a hint that was not written finds nothing, and is only counted.
+ * are not shared. Looking again at a hint that was not written finds nothing, and is only counted: when no page is left that
+ * something can come of, not even at once. How far the scanner got is known then, and which pages it came by is found out before
+ * one of them changes.
  *
  * Pages of large pages are hashed and remembered, too, as busy ones with HINTED below, in no chain, where nobody finds them:
  * when a large page is broken, they are looked at again.
@@ -70,6 +72,8 @@ void scan_large_broken(dedupcore_pool *pool, uint64_t page)
     scan *s = pool->scan;
     if (s->policy.kind != DEDUPCORE_POLICY_ESX)
         return;
+    if (s->owes)
+        scan_make_up(pool);
     for (uint64_t i = page; i < page + DEDUPCORE_LARGE_PAGE; i++) {
         if ((s->pages[i] & AGE_MASK) == HINTED && s->pages[i])
             scan_set(s, i, PAGE_CHANGED, NO_ITEM);
@@ -100,6 +104,71 @@ void scan_break_large(dedupcore_pool *pool, uint32_t number, uint32_t range)
     }
 }
 
+/* --- visits of which nothing comes ------------------------------------------------------------------------------- */
+
+static page_order order_of(const dedupcore_pool *pool, uint32_t number, uint64_t pass)
+{
+    return page_order_of(pool->guests[number].n_pages, random_mix(pool->scan->policy.seed) + number, pass);
+}
+
+static inline void count_visit(scan *s, page_state state)
+{
+    s->done.pages_scanned += state != PAGE_ABSENT;
+    s->done.pages_hashed += state != PAGE_ABSENT && state != PAGE_STABLE;
+}
+
+/* Counts the visits of a pass from number `from` to `to`; of whole passes all at once. */
+static void count_visits(const dedupcore_pool *pool, uint32_t number, uint64_t pass, uint64_t from, uint64_t to)
+{
+    enum { AHEAD = 32 };
+    const pool_guest *guest = pool->guests + number;
+    const uint8_t *pages = pool->scan->pages + guest->first;
+    const page_order o = order_of(pool, number, pass);
+    uint64_t ahead[AHEAD];
+    for (uint64_t at = from; at < to; at += AHEAD) {
+        const uint64_t n = to - at < AHEAD ? to - at : AHEAD;
+        for (uint64_t i = 0; i < n; i++) {
+            ahead[i] = page_order_at(&o, at + i);
+            __builtin_prefetch(pages + ahead[i]);
+        }
+        for (uint64_t i = 0; i < n; i++)
+            count_visit(pool->scan, scan_state(pool->scan, guest->first + ahead[i]));
+    }
+}
+
+static void count_passes(const dedupcore_pool *pool, const pool_guest *guest, uint64_t n_passes)
+{
+    const uint8_t *pages = pool->scan->pages + guest->first;
+    uint64_t present = 0, stable = 0;
+    for (uint64_t i = 0; n_passes && i < guest->n_pages; i++) {
+        present += pages[i] >> AGE_BITS != PAGE_ABSENT;
+        stable += pages[i] >> AGE_BITS == PAGE_STABLE;
+    }
+    pool->scan->done.pages_scanned += n_passes * present;
+    pool->scan->done.pages_hashed += n_passes * (present - stable);
+}
+
+void scan_make_up(const dedupcore_pool *pool)
+{
+    pool->scan->owes = 0;
+    for (uint32_t number = 0; number < pool->n_guests; number++) {
+        pool_guest *guest = pool->guests + number;
+        if (guest->counted_passes == guest->passes) {
+            count_visits(pool, number, guest->passes, guest->counted, guest->looked);
+        } else {
+            uint64_t whole = guest->passes - guest->counted_passes;
+            if (guest->counted) {
+                count_visits(pool, number, guest->counted_passes, guest->counted, guest->n_pages);
+                whole--;
+            }
+            count_passes(pool, guest, whole);
+            count_visits(pool, number, guest->passes, 0, guest->looked);
+        }
+        guest->counted = guest->looked;
+        guest->counted_passes = guest->passes;
+    }
+}
+
 /* --- passes ------------------------------------------------------------------------------------------------------ */
 
 /* Takes the next pages of the guest's order that have to be looked at; *left: how many of the order are still to be taken. */
@@ -119,36 +188,58 @@ static void take_pages(dedupcore_pool *pool, const page_order *o, look *batch, u
     batch->n = 0;
     for (uint64_t i = 0; i < most; i++) {
         const page_state state = scan_state(s, guest->first + ahead[i]);
-        s->done.pages_scanned += state != PAGE_ABSENT;
-        s->done.pages_hashed += state != PAGE_ABSENT && state != PAGE_STABLE;
+        count_visit(s, state);
         if (state == PAGE_CHANGED || state == PAGE_COLLIDED)
             batch->gpns[batch->n++] = (uint32_t)ahead[i];
     }
     guest->looked += most;
+    guest->counted = guest->looked;
     *left -= most;
 }
 
-int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages, int *ended)
+/* The same for pages of which none has to be looked at. */
+static void owe_pages(scan *s, pool_guest *guest, uint64_t *left)
+{
+    const uint64_t to_end = guest->n_pages - guest->looked, n = *left < to_end ? *left : to_end;
+    s->owes = 1;
+    guest->looked += n;
+    *left -= n;
+}
+
+static int is_idle(const scan *s)
+{
+    return s->n_state[PAGE_CHANGED] + s->n_state[PAGE_COLLIDED] == 0;
+}
+
+int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t number, uint64_t *n_pages, int *ended)
 {
     scan *s = pool->scan;
     *ended = 0;
-    if (!s || s->policy.kind != DEDUPCORE_POLICY_ESX || guest >= pool->n_guests)
+    if (!s || s->policy.kind != DEDUPCORE_POLICY_ESX || number >= pool->n_guests)
         return DEDUPCORE_EINVAL;
+    pool_guest *guest = pool->guests + number;
     const uint64_t most = look_most(pool->frames.frame_size);
-    const page_order o = page_order_of(pool->guests[guest].n_pages, random_mix(s->policy.seed) + guest,
-                                       pool->guests[guest].passes);
-    look batch = {.guest = guest};
-    while (*n_pages && !*ended) {
+    const page_order o = order_of(pool, number, guest->passes);
+    look batch = {.guest = number};
+    while (*n_pages && guest->looked < guest->n_pages) {
+        if (is_idle(s)) {
+            owe_pages(s, guest, n_pages);
+            break;
+        }
         take_pages(pool, &o, &batch, most, n_pages);
         look_prepare(pool, &batch);
         for (size_t i = 0; i < batch.n; i++)
             look_at(pool, &batch, i);
-        *ended = pool->guests[guest].looked == pool->guests[guest].n_pages;
     }
-    if (*ended) {
-        pool->guests[guest].looked = 0;
-        pool->guests[guest].passes++;
+    if (guest->looked == guest->n_pages) {
+        *ended = 1;
+        guest->looked = 0;
+        guest->passes++;
         s->done.full_scans++;
+    }
+    if (guest->counted == guest->n_pages) {
+        guest->counted = 0;
+        guest->counted_passes++;
     }
     frames_settle(&pool->frames);
     return 0;

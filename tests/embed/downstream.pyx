@@ -252,6 +252,7 @@ def paging():
     cdef uint32_t victim = 9
     cdef uint8_t[3] writes = [1, 1, 1]
     cdef uint8_t[3] accessed
+    cdef uint8_t alone = 0
     cdef uint64_t[3] names = [7, 8, 9]
     cdef uint64_t name = 0, n_pages = 0
     cdef size_t wrong, found = 0
@@ -271,6 +272,7 @@ def paging():
     out = dedupcore.pool_out(made, 0)
     assert dedupcore.pool_page_in(made, 0, &victim, &name, 1, &wrong) == 0
     assert dedupcore.pool_forget(made, 0, &victim, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL
+    assert dedupcore.pool_alone(made, 0, &victim, 1, &alone, &wrong) == 0 and alone == 1
     dedupcore.pool_destroy(made)
     return done, [accessed[i] for i in range(3)], out, name
 

@@ -274,6 +274,8 @@ int main(void)
     CHECK(dedupcore_pool_marks(pool, 0, &n_pages)[1] == DEDUPCORE_ACCESSED_BY_GUEST && n_pages == 3);
     CHECK(dedupcore_pool_oldest(pool, 0, DEDUPCORE_ACCESSED_BY_HOST, NULL, victims, 1, &found) == 0 && found == 1);
     CHECK(victims[0] == 1 && !dedupcore_pool_marks(pool, 1, NULL));
+    CHECK(dedupcore_pool_alone(pool, 0, accesses, 1, &moved, &wrong) == 0 && moved == 1);
+    CHECK(dedupcore_pool_alone(pool, 1, accesses, 1, &moved, &wrong) == DEDUPCORE_EINVAL);
     CHECK(dedupcore_pool_pick(pool, 0, only_second, victims, 3, &found) == 0 && found == 1 && victims[0] == 1);
     CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0 && memcmp(pages_out, "aaaaaaaa", 8) == 0);
     CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);

@@ -2,9 +2,9 @@
  * policies STEP PAGES: two guests of content names in a pool with a policy, each name twice, and then one step of its scanner:
  * "dirty" and "ksm": the pass that shares all of them; "dirty again": one after each 64th page of a guest was written;
  * "ksm again" and "smart": one of which nothing comes, without smart_scan and with it; "esx": the first pass of a guest whose pages
- * are all different. Or a guest's accesses, as many as it has pages, 3 of 10 of them writes: "access" in place, "access shared" to
- * pages that the other guest shares. Instructions are counted in that pass, or batch, alone: it is made by a function of its own.
- * Prints nothing.
+ * are all different; "esx idle": 1000 pages after it, of which nothing comes. Or a guest's accesses, as many as it has pages, 3 of
+ * 10 of them writes: "access" in place, "access shared" to pages that the other guest shares. Instructions are counted in that pass,
+ * or batch, alone: it is made by a function of its own. Prints nothing.
  */
 #include <dedupcore.h>
 
@@ -85,6 +85,21 @@ APART int pass_before(void) /* the same, but not counted: it has another name */
     return dedupcore_pool_scan(pool, UINT64_MAX, &ended);
 }
 
+APART int guest_pass_before(void)
+{
+    int ended;
+    uint64_t pages = UINT64_MAX;
+    return dedupcore_pool_scan_guest(pool, 0, &pages, &ended);
+}
+
+/* A tick of a scanner that has nothing to look at. */
+APART int step_idle(void)
+{
+    int ended;
+    uint64_t pages = 1000;
+    return dedupcore_pool_scan_guest(pool, 0, &pages, &ended) || pages || ended;
+}
+
 int main(int argc, char **argv)
 {
     size_t wrong;
@@ -117,6 +132,8 @@ int main(int argc, char **argv)
         return fill_unique(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || step_scan();
     if (strcmp(step, "smart") == 0)
         return fill_unique(DEDUPCORE_POLICY_KSM, 1) || pass_before() || pass_before() || step_scan();
+    if (strcmp(step, "esx idle") == 0)
+        return fill_unique(DEDUPCORE_POLICY_ESX, 0) || guest_pass_before() || step_idle();
     if (strcmp(step, "access") == 0)
         return fill_unique(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || access_pages();
     if (strcmp(step, "access shared") == 0)

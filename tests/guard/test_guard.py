@@ -68,6 +68,16 @@ def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> 
     guard.check_step(policies, step, tmp_path)
 
 
+@counted
+@pytest.mark.valgrind
+def test_a_scanner_with_nothing_to_look_at_takes_the_same_in_any_memory(policies: Path, tmp_path: Path) -> None:
+    small, large = (
+        n * guard.instructions(policies, "esx idle", "", tmp_path, n=n, function="step_idle") for n in (2048, 65536)
+    )
+    assert small == pytest.approx(large, rel=0.1)
+    assert 50 < large < 1000, "less than an instruction a page"
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 

@@ -107,12 +107,37 @@ def test_the_policy_counts_as_the_model(seed: int, salting: int) -> None:
             pool.scan(math.inf)
             scanner.scan(math.inf)
         compare(pool, model, hints=True)
+        leave_alone(pool, model, scanner, dice)
         pool.check()
         model.check()
         for vm, guest in enumerate(guests):
             out = np.zeros(sizes[vm], np.uint64)
             guest.read(np.arange(sizes[vm]), out)
             assert out.tolist() == [model.read((vm, gpn)) or 0 for gpn in range(sizes[vm])]
+
+
+def leave_alone(pool: FramePool, model: EsxModel, scanner: Scanner, dice: np.random.Generator) -> None:
+    """Nothing comes of looking at pages, for a time or for passes, until one changes; the counts are as if all were."""
+    for round in range(24):
+        for _ in range(int(dice.integers(1, 4))):
+            seconds = float(dice.choice([0.25, 7.5, 60, 400, math.inf]))
+            pool.scan(seconds)
+            scanner.scan(seconds)
+        if round % 3:
+            compare(pool, model, hints=True)
+        vm = int(dice.integers(len(pool.guests)))
+        guest, gpn = pool.guests[vm], int(dice.integers(scanner.sizes[vm]))
+        if round % 4 == 0:
+            guest.touch([gpn], np.ones(1, np.bool_), np.array([round], np.uint64))
+            model.write((vm, gpn), round)
+        elif round % 4 == 2:
+            guest.release([gpn])
+            model.release((vm, gpn))
+        compare(pool, model)
+        pool.check()
+        for _ in range(2):
+            pool.scan(math.inf)
+            scanner.scan(math.inf)
 
 
 def compare(pool: FramePool, model: EsxModel, *, hints: bool = False) -> None:

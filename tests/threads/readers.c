@@ -31,7 +31,6 @@ static void *read_all(void *number)
 {
     unsigned char *out = malloc(sizeof data);
     dedupcore_pool_counts counts;
-    dedupcore_scan_counts scanned;
     dedupcore_flaw flaw;
     dedupcore_large_hint hint;
     size_t wrong;
@@ -41,7 +40,8 @@ static void *read_all(void *number)
         if (memcmp(out, data, sizeof data))
             must(DEDUPCORE_EBROKEN);
         dedupcore_pool_count(pool, &counts);
-        dedupcore_pool_scan_count(pool, &scanned);
+        if (dedupcore_pool_out(pool, 0) || dedupcore_pool_marks(pool, 0, NULL)[0] || dedupcore_pool_limit(pool) < counts.in_use)
+            must(DEDUPCORE_EBROKEN);
         must(dedupcore_pool_check(pool, &flaw));
         must(dedupcore_pool_large_hints(pool, &key, &hint, counts.large_pages, NULL));
         if (!dedupcore_pool_large(pool, 1, NULL)[0])

@@ -36,7 +36,10 @@ enum { SIZE = 8, PAGES = 10, AGE = 0 };
     WAY(S->index.heads[(&CHAIN_OF(3) - S->index.heads) ^ 1] = 3, CHAIN_OF(3) = DEDUPCORE_ABSENT) \
     WAY(CHAIN_OF(3) = DEDUPCORE_ABSENT) \
     WAY(S->index.n++) \
-    WAY(S->n_stable++)
+    WAY(S->n_stable++) \
+    WAY(S->owes = 1) \
+    WAY(pool->guests[0].looked = 1) \
+    WAY(pool->guests[0].passes = 1)
 
 static dedupcore_pool *make(void)
 {

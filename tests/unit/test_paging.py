@@ -283,6 +283,8 @@ def test_shared_and_ineligible_pages_are_passed_over() -> None:
         alone = [*range(4, 96)]
         eligible = np.zeros(100, np.bool_)
         eligible[[1, 4, 7, 96, 97]] = True
+        assert np.flatnonzero(guest.alone(np.arange(100))).tolist() == alone
+        assert guest.alone([3, 4, 4, 97]).tolist() == [False, True, True, False]
         assert guest.oldest(100, by="host").tolist() == alone
         assert guest.oldest(100, by="guest").tolist() == [*range(100)]
         assert guest.oldest(100, "host", eligible).tolist() == guest.oldest(100, "host", eligible).tolist() == [4, 7]
@@ -325,7 +327,7 @@ def test_a_round_that_ends_within_a_call() -> None:
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["touch", "page_out", "page_in", "forget", "take_accessed"])
+@pytest.mark.parametrize("call", ["touch", "page_out", "page_in", "forget", "take_accessed", "alone"])
 @pytest.mark.parametrize(("gpns", "error", "message"), WRONG)
 def test_wrong_pages(gpns: Any, error: type[Exception], message: str, call: str) -> None:
     with FramePool(8, 64) as pool:
@@ -337,6 +339,7 @@ def test_wrong_pages(gpns: Any, error: type[Exception], message: str, call: str)
             "touch": (gpns, np.ones(np.size(gpns), np.bool_), data),
             "forget": (gpns,),
             "take_accessed": (gpns, "host"),
+            "alone": (gpns,),
         }
         with pytest.raises(error, match=message):
             getattr(guest, call)(*arguments.get(call, (gpns, data)))
@@ -423,6 +426,8 @@ def test_the_binding_checks_for_itself() -> None:
         (lambda: pool.marks(0), "the pool has no guest 0"),
         (lambda: pool.take_accessed(0, 2, one, flag), "the pool has no guest 0"),
         (lambda: pool.take_accessed(0, 2, one, none), "accessed has 0 items, but gpns 1"),
+        (lambda: pool.alone(0, one, flag), "the pool has no guest 0"),
+        (lambda: pool.alone(0, one, none), "alone has 0 items, but gpns 1"),
         (lambda: pool.oldest(0, 2, None, one), "the pool has no guest 0"),
         (lambda: pool.pick(0, None, one), "the pool has no guest 0"),
     ]:

@@ -95,6 +95,9 @@ POLICY = [
     "frames of the index are not found",
     "frames of the index are not found",
     "the number of stable frames is wrong",
+    "visits are owed, but pages have changed",
+    "visits are not counted, and not said to be owed",
+    "visits are not counted, and not said to be owed",
 ]
 FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL, "corrupt_policy": POLICY}
 

@@ -43,6 +43,20 @@ def test_equal_hashes_are_of_equal_frames(data: st.DataObject) -> None:
             assert (mine == its) == (frame == other)
 
 
+def test_a_key_of_the_callers_own() -> None:
+    frames = np.random.default_rng(3).integers(0, 256, 9 * 64, np.uint8)
+    frames[64:128] = 0
+    mine, again, other = (np.zeros(9, np.uint64) for _ in range(3))
+    dedupcore.hash_frames(frames, 64, mine, 8)
+    dedupcore.hash_frames(frames, 64, other, 9)
+    assert (mine != other).sum() == (mine != hashes_of(frames.data, 64)).sum() == 8  # all but the zero frame
+    dedupcore.set_key(8)
+    assert hashes_of(frames.data, 64) == mine.tolist()
+    dedupcore.set_key(10)
+    dedupcore.hash_frames(frames, 64, again, 8)
+    assert (again == mine).all()
+
+
 @pytest.mark.parametrize("rung", ["", "all", "avx2"])
 def test_hashes_are_the_same_on_every_rung(rung: str, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.random.default_rng(3).integers(0, 256, (9, 4096), np.uint8)

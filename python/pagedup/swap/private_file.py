@@ -41,7 +41,6 @@ class PrivateFile:
             if n == 0:
                 return done, OSError(errno.EIO, "nothing was written")
             done += n
-            self._mind_alignment(done)
         return done, None
 
     def read(self, into: memoryview, offset: int) -> int:
@@ -57,7 +56,6 @@ class PrivateFile:
             if n == 0:
                 break
             done += n
-            self._mind_alignment(done)
         return done
 
     def settle(self) -> None:
@@ -84,15 +82,11 @@ class PrivateFile:
         return on
 
     def _give_up_direct(self, error: OSError) -> bool:
-        """Whether that may help: devices with larger blocks refuse what is aligned to smaller ones."""
+        """Whether that may help: where the rest of a short transfer, or all, is not aligned to the device's blocks."""
         if error.errno != errno.EINVAL or not self.direct:
             return False
         self.direct = self._set_direct(False)
         return True
-
-    def _mind_alignment(self, done: int) -> None:
-        if self.direct and done % ALIGNMENT:  # the rest of it cannot go the same way
-            self.direct = self._set_direct(False)
 
 
 def _open(directory: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import mmap
 import os
@@ -73,10 +74,10 @@ class SwapFile(SwapSpace):
                 f"this swap file is of process {self._owner}, of which this one is a fork; make another one here"
             )
         pages = frames.view(np.uint8).reshape(len(slots), self.frame_size)
-        edges = self._runs(slots).tolist()
         stored, error = 0, None
-        for begin, end in itertools.pairwise(edges):
-            done, error = self._write_run(int(slots[begin]), pages[begin:end])
+        for begin in range(0, len(slots), self._most):
+            part = slice(begin, begin + self._most)
+            done, error = self._write_some(slots[part], pages[part])
             stored += done
             if error is not None:
                 break
@@ -86,56 +87,63 @@ class SwapFile(SwapSpace):
             return 0, failed
         return stored, error
 
-    def _write_run(self, slot: int, pages: NDArray[np.uint8]) -> tuple[int, OSError | None]:
-        staged = self._staged[: len(pages)]
-        staged[:] = pages
-        dedupcore.hash_frames(as_bytes(staged), self.frame_size, self._sums[slot : slot + len(pages)], self._seed)
-        written, error = self._file.write(as_bytes(staged).data, slot * self.frame_size)
-        self._transfers[0] += 1
-        self._bytes[0] += written
-        return written // self.frame_size, error
+    def _write_some(self, slots: NDArray[np.uint32], pages: NDArray[np.uint8]) -> tuple[int, OSError | None]:
+        self._staged[: len(slots)] = pages
+        self._sums[slots] = self._hashes(len(slots))
+        for begin, end in itertools.pairwise(self._runs(slots).tolist()):
+            self._transfers[0] += 1
+            written, error = self._file.write(self._bytes_of(begin, end), int(slots[begin]) * self.frame_size)
+            self._bytes[0] += written
+            if error is not None:
+                return begin + written // self.frame_size, error
+        return len(slots), None
 
     def _load(self, slots: NDArray[np.uint32], out: NDArray[Any]) -> None:
         pages = out.view(np.uint8).reshape(len(slots), self.frame_size)
         order = np.argsort(slots, kind="stable")
-        ascending = slots[order]
-        edges = self._runs(ascending).tolist()
-        corrupt: list[int] = []
-        unreadable: list[int] = []
-        why: OSError | None = None
-        for begin, end in itertools.pairwise(edges):
-            slot = int(ascending[begin])
-            try:
-                self._read_run(slot, end - begin, corrupt)
-            except OSError:
-                for i in range(end - begin):  # which of them is it?
-                    try:
-                        self._read_run(slot + i, 1, corrupt, at=i)
-                    except OSError as error:
-                        self._staged[i] = 0
-                        unreadable.append(slot + i)
-                        why = error
-            pages[order[begin:end]] = self._staged[: end - begin]
-        if why is not None:
-            raise SwapUnreadable(sorted({*unreadable, *corrupt}), why)
-        if corrupt:
-            raise SwapCorrupt(sorted(set(corrupt)))
+        bad: dict[int, OSError | None] = {}  # None: it was read, but is corrupt
+        for begin in range(0, len(slots), self._most):
+            part = order[begin : begin + self._most]
+            self._read_some(slots[part], bad)
+            pages[part] = self._staged[: len(part)]
+        unreadable = [error for error in bad.values() if error is not None]
+        if unreadable:
+            raise SwapUnreadable(sorted(bad), unreadable[0])
+        if bad:
+            raise SwapCorrupt(sorted(bad))
 
-    def _read_run(self, slot: int, n: int, corrupt: list[int], *, at: int = 0) -> None:
-        """Neighbouring slots to the staged pages from `at` on; those that were changed become zero, and are noted."""
-        for i in self._read_and_check(slot, n, at):
-            if self._read_and_check(slot + i, 1, at + i):
-                self._staged[at + i] = 0
-                corrupt.append(slot + i)
+    def _read_some(self, slots: NDArray[np.uint32], bad: dict[int, OSError | None]) -> None:
+        """Slots, ascending, to the staged pages; those that are bad become zero."""
+        for begin, end in itertools.pairwise(self._runs(slots).tolist()):
+            with contextlib.suppress(OSError):  # what was not read differs
+                self._read_run(int(slots[begin]), begin, end)
+        wrong: dict[int, OSError | None] = {}
+        for i in np.flatnonzero(self._hashes(len(slots)) != self._sums[slots]).tolist():
+            wrong[i] = None
+            try:  # once more, alone
+                self._read_run(int(slots[i]), i, i + 1)
+            except OSError as error:
+                wrong[i] = error
+        if wrong:
+            kept = self._hashes(len(slots)) == self._sums[slots]
+            for i, why in wrong.items():
+                if why is not None or not kept[i]:
+                    self._staged[i] = 0
+                    bad[int(slots[i])] = why
 
-    def _read_and_check(self, slot: int, n: int, at: int) -> list[int]:
-        """Read neighbouring slots; which of them are not what was stored."""
-        staged = self._staged[at : at + n]
-        into = as_bytes(staged).data
+    def _read_run(self, slot: int, begin: int, end: int) -> None:
+        """Neighbouring slots, from this one on, to the staged pages from `begin` to `end`."""
+        into = self._bytes_of(begin, end)
         self._transfers[1] += 1
         read = self._file.read(into, slot * self.frame_size)
         self._bytes[1] += read
         into[read:] = bytes(len(into) - read)  # somebody cut the file short
+
+    def _bytes_of(self, begin: int, end: int) -> memoryview:
+        return as_bytes(self._staged[begin:end]).data
+
+    def _hashes(self, n: int) -> NDArray[np.uint64]:
+        """Of the first staged pages."""
         sums = np.empty(n, np.uint64)
-        dedupcore.hash_frames(as_bytes(staged), self.frame_size, sums, self._seed)
-        return np.flatnonzero(sums != self._sums[slot : slot + n]).tolist()
+        dedupcore.hash_frames(as_bytes(self._staged[:n]), self.frame_size, sums, self._seed)
+        return sums

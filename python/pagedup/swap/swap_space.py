@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import operator
 import threading
 from abc import abstractmethod
@@ -42,8 +41,8 @@ class SwapCounts(NamedTuple):
     Attributes:
         slots, used: slots that there are, and that hold a page now.
         pages_out, pages_in: pages stored, and pages read.
-        writes, reads: transfers, of neighbouring slots: at most 256 of them, and at most 1 MiB if that is more than one
-            page. Transfers that failed count, and so do those of single pages that look for the reason.
+        writes, reads: transfers, each of neighbouring slots: at most 256 of them, and at most 1 MiB if that is more
+            than one page. Those that failed count, and those that tried again.
         bytes_out, bytes_in: what was transferred; in a swap of names nothing.
     """
 
@@ -124,6 +123,7 @@ class SwapSpace(Closing):
         """Give up what the slots hold. Raises ValueError for a slot that is free, or comes twice."""
         numbers = whole_numbers("slots", slots, self.slots, "slots")
         with self._lock:
+            self._require_open()
             self._map.require_used("slots", numbers, once=True)
             self._map.give_back(numbers)
 
@@ -144,12 +144,9 @@ class SwapSpace(Closing):
 
     def _runs(self, slots: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Where a transfer begins, of ascending slots, and their number at the end: intp (transfers + 1,)."""
-        apart = np.flatnonzero(np.diff(slots) != 1) + 1
-        edges = np.concatenate(([0], apart, [len(slots)]))
-        if np.diff(edges).max() <= self._most:
-            return edges
-        runs = itertools.pairwise(edges.tolist())
-        return np.concatenate([*(np.arange(begin, end, self._most) for begin, end in runs), [len(slots)]])
+        apart = np.diff(slots) != 1
+        apart[self._most - 1 :: self._most] = True
+        return np.concatenate(([0], np.flatnonzero(apart) + 1, [len(slots)]))
 
     @abstractmethod
     def _store(self, slots: NDArray[np.uint32], frames: NDArray[Any]) -> tuple[int, OSError | None]:

@@ -325,8 +325,8 @@ void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
  * that was ever touched or paged out (see below).
  * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
  *
- * Threads: dedupcore_pool_read, _memory, _table, _marks, _out, _limit, _large, _large_hints, _count, _scan_count and _check may
- * run side by side.
+ * Threads: dedupcore_pool_read, _memory, _table, _marks, _out, _limit, _large, _large_hints, _count and _check may run side
+ * by side.
  * Every other call needs the pool to itself: one writer, and nobody who reads meanwhile, its memory and its page tables
  * included. A child after fork has a copy of its own, which is whole if no call was under way. Different pools are independent.
  */

@@ -40,8 +40,8 @@ class FramePool(Closing):
     that was ever touched or paged out. A policy takes 8.3 more a frame, 2 to 4 more one that is shared or could be, and
     5 a page that was written.
 
-    Threads: `guest.read`, `large_hints`, `counts`, `scan_counts` and `check` may run side by side; other calls wait for
-    each other. Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes
+    Threads: `guest.read`, `large_hints`, `counts` and `check` may run side by side; other calls wait for each other.
+    Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes
     sees neither before nor after. A child after os.fork has a copy of its own, whole if no call was under way.
 
     Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
