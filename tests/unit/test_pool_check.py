@@ -42,6 +42,13 @@ POOL = [
     "free frames are not where they are looked for",
     "free frames are not where they are looked for",
     "a free frame would be overlooked",
+    "the number of pages that are paged out is wrong",
+    "the number of pages that are paged out is wrong",
+    "a page that is paged out has a frame",
+    "a page has a mark that there is none of",
+    "the number of pages that are paged out is wrong",
+    "a search for victims is where no page is",
+    "a search for victims is where no page is",
 ]
 LARGE_POOL = [
     "a large page does not lie in one block",
