@@ -85,4 +85,4 @@ class DynamicMemory(HostPolicy):
         unassigned = self._unassigned()
         for change, guest in changes:
             if change > 0:
-                unassigned -= guest.memory.deflate(min(change, unassigned))
+                unassigned -= guest.memory.deflate(max(0, min(change, unassigned)))
