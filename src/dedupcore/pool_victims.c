@@ -43,13 +43,13 @@ int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t number, unsigned
     return 0;
 }
 
-/* Whether none of the RUN pages from `first` on can be taken. */
-static int is_nothing(const pool_guest *guest, const uint8_t *eligible, uint64_t first)
+/* Whether none of the RUN pages from `first` on can be taken. unseen: the mark of pages that are there without a frame. */
+static int is_nothing(const pool_guest *guest, const uint8_t *eligible, uint8_t unseen, uint64_t first)
 {
     uint32_t present = 0;
     uint8_t wanted = !eligible;
     for (uint64_t i = first; i < first + RUN; i++)
-        present |= guest->table[i] ^ DEDUPCORE_ABSENT;
+        present |= (guest->table[i] ^ DEDUPCORE_ABSENT) | (guest->marks[i] & unseen);
     for (uint64_t i = first; eligible && i < first + RUN; i++)
         wanted |= eligible[i];
     return !present || !wanted;
@@ -63,13 +63,14 @@ int dedupcore_pool_oldest(dedupcore_pool *pool, uint32_t number, unsigned by, co
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
     const int alone = by == DEDUPCORE_ACCESSED_BY_HOST;
+    const uint8_t unseen = alone ? 0 : DEDUPCORE_OUT; /* a guest does not know which of its pages are out */
     uint64_t *hand = guest->hands + (by == DEDUPCORE_ACCESSED_BY_GUEST), left = 2 * guest->n_pages;
     while (left && *found < n) {
         const uint64_t at = *hand;
         uint64_t passed = 1;
-        if (at % RUN == 0 && guest->n_pages - at >= RUN && left >= RUN && is_nothing(guest, eligible, at)) {
+        if (at % RUN == 0 && guest->n_pages - at >= RUN && left >= RUN && is_nothing(guest, eligible, unseen, at)) {
             passed = RUN;
-        } else if (guest->table[at] != DEDUPCORE_ABSENT && (!eligible || eligible[at])) {
+        } else if ((guest->table[at] != DEDUPCORE_ABSENT || (guest->marks[at] & unseen)) && (!eligible || eligible[at])) {
             if (guest->marks[at] & by)
                 guest->marks[at] &= (uint8_t)~by;
             else if (!alone || pool->refs[guest->table[at]] == 1)

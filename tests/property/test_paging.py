@@ -74,7 +74,7 @@ class GuestModel:
                 break
             gpn = self.hands[by]
             self.hands[by] = (gpn + 1) % pages
-            if gpn not in self.held or not eligible[gpn]:
+            if not eligible[gpn] or not (gpn in self.held or (by == "guest" and gpn in self.out)):
                 continue
             if self.marks[gpn] & MARKS[by]:
                 self.marks[gpn] ^= MARKS[by]

@@ -250,6 +250,18 @@ def test_second_chance() -> None:
         pool.check()
 
 
+def test_a_guest_cannot_see_which_of_its_pages_are_out() -> None:
+    with FramePool(200, 8) as pool:
+        guest = pool.add_guest(100)
+        guest.write(range(10, 90), np.arange(10, 90, dtype=np.uint64))
+        guest.touch(range(10, 40))
+        guest.page_out(range(30, 70), np.empty(40, np.uint64))
+        assert guest.oldest(100, by="host").tolist() == [*range(70, 90), *range(10, 30)]
+        assert guest.oldest(100, by="guest").tolist() == [*range(40, 90), *range(10, 40)]
+        guest.forget(range(30, 70))
+        assert not set(guest.oldest(100, by="guest").tolist()) & {*range(30, 70)}
+
+
 def test_shared_and_ineligible_pages_are_passed_over() -> None:
     with FramePool(200, 8) as pool:
         guest = pool.add_guest(100)

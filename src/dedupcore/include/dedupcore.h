@@ -475,7 +475,8 @@ int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t guest, unsigned 
  * Up to n pages that were not accessed for long, by second chance: a hand, one for each guest and mark `by`, goes round its pages
  * from where it was. A page that has the mark loses it and is passed over; one without it is taken, until there are n, or the
  * hand has gone round twice. Those that have no frame are passed over, and those whose byte in `eligible` (NULL: all are) is 0,
- * untouched. For the host, too, those whose frames have other pages: paging them out frees nothing.
+ * untouched. For the host, too, those whose frames have other pages: paging them out frees nothing. For the guest, those that
+ * are out are there as ever: its own kernel cannot know.
  * gpns[0] to gpns[*found - 1] become those taken. Nothing else happens to them.
  * Errors: DEDUPCORE_EINVAL (guest; by).
  */

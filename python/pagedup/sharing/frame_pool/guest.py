@@ -207,8 +207,9 @@ class PoolGuest:
         """Pages that were not touched for long, by second chance: uint32 ndarray, n of them or as many as there are.
 
         A hand, one for each `by`, goes round the guest's pages from where it was, twice at the most. A page that has
-        the mark of an access loses it and is passed over, one without it is taken. Absent and out pages are passed
-        over, and for the host those that share their frames: paging them out frees nothing.
+        the mark of an access loses it and is passed over, one without it is taken. Absent pages are passed over, and
+        for the host those that are out, or that share their frames: paging them out frees nothing. To the guest, which
+        cannot know what is out, such pages are there as ever.
 
         eligible: bool ndarray (pages,); where it is False pages are passed over, and their marks stay. Nothing happens
         to the pages that are taken.
