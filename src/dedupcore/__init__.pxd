@@ -223,6 +223,8 @@ cdef extern from "dedupcore_api.h":
                            size_t *) noexcept nogil
         int (*pool_pick)(dedupcore_pool *, uint32_t, const uint8_t *, uint32_t *, size_t, size_t *) noexcept nogil
         void (*pool_set_seed)(dedupcore_pool *, uint64_t) noexcept nogil
+        int (*pool_alone)(const dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint8_t *,
+                          size_t *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -502,3 +504,8 @@ cdef inline int pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *e
 
 cdef inline void pool_set_seed(dedupcore_pool *pool, uint64_t seed) noexcept nogil:
     dedupcore_table.pool_set_seed(pool, seed)
+
+
+cdef inline int pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
+                           uint8_t *alone, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_alone(pool, guest, gpns, n, alone, wrong)

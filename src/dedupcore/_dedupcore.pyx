@@ -103,6 +103,8 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n,
                             size_t *found)
     void dedupcore_pool_set_seed(dedupcore_pool *pool, uint64_t seed)
+    int dedupcore_pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
+                             uint8_t *alone, size_t *wrong)
 
 
 cdef extern from *:
@@ -236,6 +238,7 @@ cdef extern from *:
         .pool_oldest = dedupcore_pool_oldest,
         .pool_pick = dedupcore_pool_pick,
         .pool_set_seed = dedupcore_pool_set_seed,
+        .pool_alone = dedupcore_pool_alone,
     };
     """
     ctypedef struct task_queue:
@@ -529,11 +532,11 @@ cdef int _check_frames(size_t n_bytes, size_t n, size_t frame_size) except -1:
     return 0
 
 
-def hash_frames(const uint8_t[::1] frames, size_t frame_size, uint64_t[::1] hashes):
+def hash_frames(const uint8_t[::1] frames, size_t frame_size, uint64_t[::1] hashes, seed=None):
     """Hash each frame, 0 for one of zero bytes, under this process's key; see dedupcore_hash_frames in dedupcore.h.
 
     frames: len(hashes) frames of frame_size bytes, one behind the other. After set_key the same frame has another hash.
-    Raises ValueError when sizes do not fit. Releases the GIL.
+    seed: of a key to use instead, 0 to 2**64 - 1. Raises ValueError when sizes do not fit. Releases the GIL.
     """
     cdef size_t n = hashes.shape[0]
     cdef dedupcore_key key
@@ -541,7 +544,10 @@ def hash_frames(const uint8_t[::1] frames, size_t frame_size, uint64_t[::1] hash
     _check_frames(frames.shape[0], n, frame_size)
     if n == 0:
         return
-    _take_key(&key)
+    if seed is None:
+        _take_key(&key)
+    else:
+        dedupcore_key_seeded(&key, seed)
     with nogil:
         rc = dedupcore_hash_frames(&frames[0], n, frame_size, &key, &hashes[0])
     _check(rc)
@@ -1046,6 +1052,18 @@ cdef class Pool:
         with nogil:
             rc = dedupcore_pool_take_accessed(self.pool, guest, by, &gpns[0] if n else NULL, n,
                                               &accessed[0] if n else NULL, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "")
+
+    def alone(self, uint32_t guest, const uint32_t[::1] gpns, uint8_t[::1] alone):
+        """Whether the pages share their frames with no other; see dedupcore_pool_alone in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>alone.shape[0] != n:
+            raise ValueError(f"alone has {alone.shape[0]} items, but gpns {n}")
+        self._begin_read()
+        with nogil:
+            rc = dedupcore_pool_alone(self.pool, guest, &gpns[0] if n else NULL, n, &alone[0] if n else NULL, &wrong)
             pthread_rwlock_unlock(&self.lock)
         self._explain(rc, guest, gpns, wrong, "")
 

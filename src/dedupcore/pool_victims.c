@@ -23,6 +23,24 @@ static void end_call(pool_guest *guest, const uint32_t *gpns, size_t found)
         guest->met[gpns[i] / 64] = 0;
 }
 
+int dedupcore_pool_alone(const dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, size_t n, uint8_t *alone,
+                         size_t *wrong)
+{
+    *wrong = n;
+    if (number >= pool->n_guests)
+        return DEDUPCORE_EINVAL;
+    const pool_guest *guest = pool->guests + number;
+    if (!batch_in_range(guest, gpns, n, wrong))
+        return DEDUPCORE_EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        if (i + TABLE_AHEAD < n)
+            __builtin_prefetch(guest->table + gpns[i + TABLE_AHEAD]);
+        const uint32_t frame = guest->table[gpns[i]];
+        alone[i] = frame != DEDUPCORE_ABSENT && pool->refs[frame] == 1;
+    }
+    return 0;
+}
+
 /* --- second chance ----------------------------------------------------------------------------------------------- */
 
 int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t number, unsigned by, const uint32_t *gpns, size_t n,

@@ -496,6 +496,13 @@ int dedupcore_pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *eli
 void dedupcore_pool_set_seed(dedupcore_pool *pool, uint64_t seed);
 
 /*
+ * alone[i] becomes 1 if page gpns[i] has a frame to which no other page is mapped, so that paging it out frees that; else 0.
+ * Gpns may repeat. Errors: DEDUPCORE_EINVAL (guest; a gpn out of range).
+ */
+int dedupcore_pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, uint8_t *alone,
+                         size_t *wrong);
+
+/*
  * Large pages. Range r of a guest is its pages 512 r to 512 r + 511 (DEDUPCORE_LARGE_PAGE; what is left at the end is in none),
  * block b of the pool its frames 512 b to 512 b + 511. A range is a large page if it lies in one block, page for frame, and is
  * mapped by one entry, as 2 MiB of memory are. Its 512 pages are read and written like others, and have their entries in the

@@ -92,6 +92,8 @@ typedef struct {
                        size_t *found);
     int (*pool_pick)(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n, size_t *found);
     void (*pool_set_seed)(dedupcore_pool *pool, uint64_t seed);
+    int (*pool_alone)(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, uint8_t *alone,
+                      size_t *wrong);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 import dedupcore
-from pagedup.sharing.frame_pool.batch import as_bytes, flags, frames, whole_numbers
+from pagedup.memory.batch import as_bytes, flags, frames, whole_numbers
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -200,6 +200,16 @@ class PoolGuest:
         accessed = np.zeros(len(numbers), np.bool_)
         self._pool.take_accessed(self._number, _mark(by), numbers, accessed.view(np.uint8))
         return accessed
+
+    def alone(self, gpns: ArrayLike) -> NDArray[np.bool_]:
+        """Which of the pages have a frame that no other page shares, so that paging them out frees it: bool (n,).
+
+        Here gpns may repeat.
+        """
+        numbers = whole_numbers("gpns", gpns, self.pages, "pages")
+        found = np.zeros(len(numbers), np.bool_)
+        self._pool.alone(self._number, numbers, found.view(np.uint8))
+        return found
 
     def oldest(
         self, n: int, by: Literal["host", "guest"], eligible: NDArray[np.bool_] | None = None

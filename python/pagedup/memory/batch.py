@@ -29,6 +29,14 @@ def whole_numbers(what: str, numbers: ArrayLike, limit: int, of: str) -> NDArray
     return np.ascontiguousarray(given, np.uint32)
 
 
+def require_distinct(what: str, numbers: NDArray[np.uint32]) -> None:
+    """Raise ValueError for a number that comes twice."""
+    ascending = np.sort(numbers)
+    again = ascending[1:] == ascending[:-1]
+    if again.any():
+        raise ValueError(f"{what} has {ascending[1:][again][0]} twice; each must come once")
+
+
 def frames(what: str, array: Any, n: int, frame_size: int, each: str = "gpn") -> NDArray[Any]:
     """The array itself, if it holds n frames, one for each of those: uint8 (n, frame_size), of names uint64 (n,)."""
     if not isinstance(array, np.ndarray):
