@@ -31,8 +31,14 @@ TAXES = st.sampled_from([0.0, 0.5, 0.75, 0.95])
 
 
 def divide(guests: list[Claim], total: int, tax: float) -> list[int]:
-    shares, lower, upper, active = ([each[i] for each in guests] for i in range(4))
-    return entitlements(shares, lower, upper, total, active=active, tax=tax)
+    return entitlements(
+        [guest.shares for guest in guests],
+        [guest.lower for guest in guests],
+        [guest.upper for guest in guests],
+        total,
+        active=[guest.active for guest in guests],
+        tax=tax,
+    )
 
 
 def one_by_one(guests: list[Claim], total: int, tax: float) -> list[int]:

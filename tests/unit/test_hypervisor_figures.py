@@ -1,6 +1,7 @@
 """What hypervisors compute, against what is published of them, and on both sides of each threshold."""
 
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -81,13 +82,13 @@ def test_an_idle_page_costs_four() -> None:
 def test_the_tax_moves_memory_from_who_does_not_use_it() -> None:
     """Two guests of 256 MB and equal shares, one idle and one busy, have 360 MB: with no tax, and with the default."""
     pages = 256 * MB // 4096
-    both = {"lower": [0, 0], "upper": [pages, pages], "total": 360 * MB // 4096, "active": [0, pages]}
+    both: dict[str, Any] = {"lower": [0, 0], "upper": [pages, pages], "total": 360 * MB // 4096, "active": [0, pages]}
     assert entitlements([1, 1], tax=0.0, **both) == [180 * MB // 4096] * 2
     assert entitlements([1, 1], tax=0.75, **both) == [104 * MB // 4096, pages]
 
 
 def test_entitlements_by_hand() -> None:
-    equal = {"lower": [0, 0, 0], "active": [1e9, 1e9, 1e9], "tax": 0.75}
+    equal: dict[str, Any] = {"lower": [0, 0, 0], "active": [1e9, 1e9, 1e9], "tax": 0.75}
     assert entitlements([1, 2, 3], upper=[900] * 3, total=600, **equal) == [100, 200, 300]
     assert entitlements([1, 2, 3], upper=[900, 150, 900], total=600, **equal) == [113, 150, 337]  # 112.5 and 337.5
     assert entitlements([1, 2, 3], upper=[900] * 3, total=9999, **equal) == [900, 900, 900]

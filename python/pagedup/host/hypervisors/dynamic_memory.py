@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pagedup.guests.spec import pages_of
 from pagedup.host.hypervisors.demands import Demand, assigned, shrunk
 from pagedup.host.hypervisors.hypervisor import HostPolicy
+from pagedup.host.page_use import Use
+from pagedup.sharing.frame_pool import ABSENT
 
 if TYPE_CHECKING:
     from pagedup.host.guest import HostGuest
     from pagedup.host.hypervisors.hypervisor import HostView
+
+
+_NOT_THERE = ((Use.BALLOON, Use.SWAPPED, Use.DROPPED), (Use.UNLOADED,))
+"""Uses of pages that are not in their guest's memory; the last ones soon will be."""
 
 
 @dataclass(slots=True)
@@ -57,6 +65,18 @@ class DynamicMemory(HostPolicy):
     def tick(self, seconds: float) -> None:
         """See HostPolicy."""
         self._assign(assigned([self._demand(guest) for guest in self._host.guests], self._host.capacity))
+
+    def make_room(self, frames: int, guest: HostGuest) -> None:
+        """See HostPolicy: what guests are assigned is there, but for pages that large ones give them beyond that.
+
+        A large page can reach to pages that are not in its guest's memory, such as those in the balloon.
+        """
+        for uses in _NOT_THERE:
+            for each in self._host.guests:
+                away = np.isin(each.memory.uses, uses) & (each.pool.page_table != ABSENT)
+                each.pool.release(np.flatnonzero(away))
+            if self._host.free >= frames:
+                return
 
     def _demand(self, guest: HostGuest) -> Demand:
         bounds, settings = self._bounds[guest.number], guest.settings.dynamic_memory

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pagedup.host.hypervisors.hypervisor import HostPolicy
 from pagedup.host.hypervisors.spread import spread
+from pagedup.swap import oldest_victims
 
 if TYPE_CHECKING:
     from pagedup.host.guest import HostGuest
@@ -49,5 +50,5 @@ class Kswapd(HostPolicy):
                 return
 
     def _take(self, guest: HostGuest, pages: int) -> int:
-        gpns = guest.pool.oldest(pages, by="host")
+        gpns = oldest_victims(guest.pool, pages)
         return self._host.page_out(guest, gpns) if len(gpns) else 0

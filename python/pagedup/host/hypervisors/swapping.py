@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pagedup.host.hypervisors.hypervisor import HostPolicy
 from pagedup.host.hypervisors.memory_states import MemoryState
+from pagedup.swap import random_victims
 
 if TYPE_CHECKING:
     from pagedup.host.guest import HostGuest
@@ -69,5 +70,5 @@ class Swapping(HostPolicy):
         """Page out so many of its pages, and return how many went."""
         if pages <= 0:
             return 0
-        gpns = guest.pool.pick(pages)
+        gpns = random_victims(guest.pool, pages)
         return self._host.page_out(guest, gpns) if len(gpns) else 0
