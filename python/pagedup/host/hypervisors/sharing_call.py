@@ -19,21 +19,31 @@ _AT_ONCE = 1e-3
 
 
 class SharingCall(HostPolicy):
-    """The policy that lets the scanner be as fast as it may in the states clear, soft and hard, and as usual in others.
+    """The policy that lets the scanner be as fast as it may when one of the states clear, soft and hard is come to.
 
-    That ESXi "actively calls" page sharing there is published (Epping, 2015), and that its pace is adjusted (Guo et
-    al., VEE 2015); assumed is that it then scans at ShareRateMax, or what ShareScanGHz allows for.
+    It is for one pass through the largest guest: then all has been looked at that was there. That ESXi "actively calls"
+    page sharing in these states is published (Epping, 2015), and that it adjusts the pace to what there is to be found
+    (Guo et al., VEE 2015); assumed is this way, at ShareRateMax, or what ShareScanGHz allows for.
     """
 
     def __init__(self, host: HostView, states: MemoryStates, usual: Esx) -> None:
         self._host = host
         self._states = states
-        self._paces = (usual, replace(usual, share_scan_time=min(usual.share_scan_time, _AT_ONCE)))
-        self._is_called = False
+        self._usual = usual
+        self._called = replace(usual, share_scan_time=min(usual.share_scan_time, _AT_ONCE))
+        self._was_short = False
+        self._left = 0.0  # seconds of the call
 
     def tick(self, seconds: float) -> None:
         """See HostPolicy."""
-        called = self._states.state in _CALLED
-        if called != self._is_called:
-            self._is_called = called
-            self._host.pool.retune(self._paces[called])
+        is_short = self._states.state in _CALLED
+        if is_short and not self._was_short:
+            pages = [guest.pages for guest in self._host.guests]
+            self._left = max(n / rate for n, rate in zip(pages, self._called.rates(pages), strict=True)) + seconds
+            self._host.pool.retune(self._called)
+        elif self._left > 0:
+            self._left -= seconds
+            if self._left <= 0 or not is_short:
+                self._left = 0.0
+                self._host.pool.retune(self._usual)
+        self._was_short = is_short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pagedup.host.hypervisors.hypervisor import HostPolicy
@@ -23,9 +24,10 @@ _ROUNDS = 32
 class Swapping(HostPolicy):
     """The policy that pages out in the states hard and low, until hard is left, and whenever a guest waits for memory.
 
-    Guests give what they hold beyond their entitlements, their pages taken at random. A guest that waits and that holds
-    more than it should if the state were to be clear, gives first: it is blocked until its own pages are out, as in the
-    state low. Pages beyond a guest's limit, which its balloon has not got, are paged out in any state.
+    Guests give what they hold beyond their entitlements if the state were to be clear, who holds most beyond it first;
+    their pages are taken at random. A guest that waits and is among them gives before all others: it is blocked until
+    its own pages are out, as in the state low. Pages beyond a guest's limit, which its balloon has not got, are paged
+    out in any state.
     """
 
     def __init__(self, host: HostView, states: MemoryStates, allocation: Allocation) -> None:
@@ -42,29 +44,25 @@ class Swapping(HostPolicy):
 
     def make_room(self, frames: int, guest: HostGuest) -> None:
         """See HostPolicy."""
-        short = frames - self._host.free
-        if short <= 0:
-            return
-        guests = self._host.guests
-        if guest in guests:
-            to_clear = round(self._states.level(MemoryState.CLEAR)) + short
-            own = self._allocation.excess(to_clear)[guests.index(guest)]
-            self._take(guest, min(max(short, _BATCH), own))
-        self._reclaim(frames)
+        self._reclaim(frames, guest)
 
-    def _reclaim(self, free: int) -> None:
+    def _reclaim(self, free: int, first: HostGuest | None = None) -> None:
         """Page out until so many frames are free, or no guest has a page to give."""
         most: dict[int, int] = {}
         for _ in range(_ROUNDS):
-            short = free - self._host.free
-            if short <= 0:
+            if self._host.free >= free:
                 return
-            excess = self._allocation.excess(max(short, _BATCH), most)
+            to_clear = max(free, round(self._states.level(MemoryState.CLEAR))) - self._host.free
+            excess = self._allocation.excess(max(to_clear, _BATCH), most)
             if not any(excess):
                 return
-            for guest, pages in zip(self._host.guests, excess, strict=True):
-                if pages and self._take(guest, pages) < pages:
+            gives = [(guest is first, pages, guest) for pages, guest in zip(excess, self._host.guests, strict=True)]
+            for _, pages, guest in sorted(gives, key=itemgetter(0, 1), reverse=True):
+                wanted = min(pages, max(free - self._host.free, _BATCH))
+                if self._take(guest, wanted) < wanted:
                     most[guest.number] = 0  # the others share their frames, or nobody takes them
+                if self._host.free >= free:
+                    break
 
     def _take(self, guest: HostGuest, pages: int) -> int:
         """Page out so many of its pages, and return how many went."""
