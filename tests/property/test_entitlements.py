@@ -3,7 +3,7 @@
 from itertools import pairwise
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagedup.host.hypervisors.demands import Demand, assigned, shrunk
@@ -57,6 +57,7 @@ def one_by_one(guests: list[Claim], total: int, tax: float) -> list[int]:
     return held
 
 
+@settings(max_examples=500)
 @given(MANY, st.integers(0, 300), TAXES)
 def test_as_if_taken_one_by_one(guests: list[Claim], total: int, tax: float) -> None:
     for fast, slow in zip(divide(guests, total, tax), one_by_one(guests, total, tax), strict=True):

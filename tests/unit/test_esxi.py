@@ -9,6 +9,7 @@ import pytest
 from pagedup.host.costs import Operation
 from pagedup.host.guest import HostGuest
 from pagedup.host.hypervisors import Esxi
+from pagedup.host.hypervisors.active_memory import ActiveMemory
 from pagedup.host.scenario import GuestSet
 from pagedup.memory.layouts import Layout
 from pagedup.sharing.frame_pool import ABSENT
@@ -145,6 +146,19 @@ def test_the_scanner_is_called_in_the_state_clear() -> None:
     assert host.pool.scan_counts().pages_scanned - slow - called <= 40
 
 
+def test_the_call_ends_with_a_pass() -> None:
+    """4096 pages are four seconds at 1024 a second; at the usual pace a guest has 1.1 pages a second."""
+    host = host_of()
+    fill(host, 400)
+    scanned = [0]
+    for _ in range(4):
+        host.tick()
+        assert host.state == "clear"
+        scanned.append(host.pool.scan_counts().pages_scanned)
+    first, second, *later = (after - before for before, after in pairwise(scanned))
+    assert min(first, second) > 2 * 4096 > 80 >= max(later)
+
+
 def test_scanning_is_charged_to_the_host() -> None:
     host = host_of(Esxi(share_force_salting=0, share_scan_time=0.1))
     for guest in host.guests:
@@ -188,6 +202,32 @@ def test_a_balloon_is_never_larger_than_its_cap() -> None:
     assert small.state == "soft"
 
 
+def test_others_give_what_a_balloon_cannot() -> None:
+    """The first one holds most that is idle, but its balloon is as large as it can be."""
+    host = SmallHost(Esxi(ctl_max_percent=2, balloon_rate="8 MiB", idle_tax=0), FRAMES)
+    for number, (pages, shares) in enumerate([(4000, 1), (3950, 1000)]):
+        assert host.start(of_sizes(number + 1, heap=pages), settings(shares=shares))
+    host.tick()
+    assert host.state == "soft"
+    assert host.balloons == [80, 79]
+    assert sum(host.out) == 0
+
+
+def test_no_balloon_grows_in_the_state_hard() -> None:
+    """Not even that of a guest beyond its limit; nor beyond its cap in a better one."""
+    host = SmallHost(FAST, FRAMES)
+    for number, limit in enumerate([2000 * PAGE, 0]):
+        assert host.start(of_sizes(number + 1, heap=4046), settings(limit=limit))
+    host.tick()
+    assert host.state == "hard"
+    assert host.balloons == [0, 0]
+    assert host.present[0] == 2000
+    host = SmallHost(Esxi(ctl_max_percent=10, balloon_rate="8 MiB"), FRAMES)
+    assert host.start(of_sizes(1, heap=4000), settings(limit=2000 * PAGE))
+    host.tick()
+    assert (host.state, host.balloons, host.out) == ("high", [400], [1600])
+
+
 def test_a_guest_gives_free_pages_first() -> None:
     """Zero pages, which the scanner would share before that, were it not as good as switched off."""
     host = SmallHost(Esxi(share_rate_max=0.001), FRAMES)
@@ -228,6 +268,17 @@ def test_balloons_deflate_when_memory_is_plentiful() -> None:
     assert seen[-1] == 0
 
 
+def test_balloons_deflate_by_what_is_beyond_the_level_of_high() -> None:
+    host = full_host(Esxi(balloon_rate="8 MiB", share_rate_max=0.001), 200)
+    host.tick()
+    assert sum(host.balloons) == 291
+    host.guests[0].pool.release([0, 1, 2])
+    host.guests[0].pool.release(np.flatnonzero(host.guests[0].pool.page_table != ABSENT)[: 600 - host.free])
+    host.tick()
+    assert (host.state, host.free) == ("high", 600)
+    assert sum(host.balloons) == 291 - (600 - 540)
+
+
 # --- who gives -------------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +309,26 @@ def test_idle_memory_is_taxed() -> None:
     host.tick()
     assert host.state == "soft"
     assert (busy.memory.balloon, idle.memory.balloon) == (0, 491 - 300)
+
+
+def test_idle_is_what_was_not_touched_in_the_last_sample() -> None:
+    """What was touched before it does not count, and a sample is 30 seconds."""
+    host = SmallHost(FAST, FRAMES)
+    guest = host.start(of_sizes(1, heap=2000), settings())
+    assert guest
+    active = host.policies[1]
+    assert isinstance(active, ActiveMemory)
+    assert active.of(guest) == 2000
+    seen = []
+    for tick in range(7):
+        host.touch(guest, np.arange(0 if tick < 4 else 2000), reads=True)
+        host.tick()
+        seen.append(active.of(guest))
+        if tick in (0, 3):  # a sample has begun, of pages that were just touched
+            host.touch(guest, np.arange(1000), reads=True)
+    assert seen[:3] == [2000, 2000, 2000]
+    assert 700 < seen[3] < 1300  # half of its pages: those that were touched since
+    assert seen[4] > seen[3]
 
 
 def test_a_reservation_is_never_touched() -> None:
@@ -334,6 +405,41 @@ def test_who_waits_pays_first_if_it_holds_more_than_it_should() -> None:
     host.make_room(400, others[1])  # which holds less than all: the others give
     assert host.guests[2].pool.out == 0
     assert host.free >= 400
+
+
+def test_who_waits_gives_before_who_holds_more() -> None:
+    """For 491 free pages the two larger ones would have 3652 each, so that the second one has 48 to give."""
+    host = SmallHost(FAST, FRAMES)
+    for number, pages in enumerate([4096, 3700, 396]):
+        assert host.start(of_sizes(number + 1, heap=pages), settings())
+    host.make_room(100, host.guests[1])
+    assert host.out == [52, 48, 0]
+    host.make_room(200, host.guests[2])
+    assert host.out == [152, 48, 0]
+
+
+def test_guests_whose_pages_are_all_shared_give_nothing() -> None:
+    """The others do, as far as they can."""
+    host = SmallHost(Esxi(share_force_salting=0, share_scan_time=0.1, balloon_rate="4 KiB"), FRAMES)
+    same = np.arange(1, 3001).astype(np.uint64)
+    for number, pages in enumerate([3000, 3000, 0]):
+        guest = host.start(of_sizes(number + 1, absent=PAGES), settings(shares=1 if pages else 100))
+        assert guest
+        host.touch(guest, np.arange(pages), names=same[:pages])
+    host.pool.scan(3600)
+    assert host.pool.counts().pages_sharing == 3000
+    own = host.guests[2]
+    grow(host, own, PAGES)
+    before = host.free
+    host.policies[-1].make_room(before + 2000, host.guests[0])
+    assert host.free >= before + 2000
+    assert host.out[:2] == [0, 0]
+
+
+def test_the_state_is_of_what_is_left_for_others() -> None:
+    host = full_host(FAST, 600)
+    host.policies[0].make_room(500, host.guests[0])
+    assert host.state == "hard"
 
 
 def test_nothing_can_go_anywhere() -> None:

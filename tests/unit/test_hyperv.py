@@ -157,3 +157,14 @@ def test_large_pages_reach_into_balloons_until_memory_is_short() -> None:
     for guest in guests:
         there = guest.memory.uses <= 3
         assert (guest.pool.page_table[there] != ABSENT).all()
+
+
+def test_nobody_gets_what_another_one_refuses_to_give() -> None:
+    """A system keeps some pages, whatever the balloon asks for."""
+    host = SmallHost(HyperV(), 1000)
+    keeps = host.start(of_sizes(1, kernel_data=500, file_cache=100), settings(startup=600, minimum=100))
+    wants = must_start(host, settings(startup=400, minimum=100))
+    assert keeps
+    commit(host, wants, 500)
+    host.tick()
+    assert assigned(host) == [564, 436]

@@ -67,7 +67,7 @@ class Allocation(HostPolicy):
             [guest.settings.shares for guest in guests],
             least,
             held,
-            sum(held) - max(0, short),
+            sum(held) - short,
             active=[self._active(guest) for guest in guests],
             tax=self._tax,
         )
