@@ -48,7 +48,10 @@ class HostMachine(RuleBasedStateMachine):
     hypervisor: Hypervisor
 
     @initialize(
-        hypervisor=st.sampled_from(HYPERVISORS), large_pages=st.booleans(), cache=st.sampled_from([0, 60]), data=st.data()
+        hypervisor=st.sampled_from(HYPERVISORS),
+        large_pages=st.booleans(),
+        cache=st.sampled_from([0, 60]),
+        data=st.data(),
     )
     def made(self, hypervisor: Hypervisor, large_pages: bool, cache: int, data: st.DataObject) -> None:
         self.hypervisor = hypervisor
@@ -67,7 +70,8 @@ class HostMachine(RuleBasedStateMachine):
     def start(self, data: st.DataObject) -> None:
         pages = data.draw(st.sampled_from(SIZES))
         heap = data.draw(st.integers(0, 300))
-        layout = of_sizes(len(self.host.pool.guests) + 1, kernel_data=30, heap=heap, file_cache=50, absent=pages - heap - 80)
+        number = len(self.host.pool.guests) + 1
+        layout = of_sizes(number, kernel_data=30, heap=heap, file_cache=50, absent=pages - heap - 80)
         if self.host.start(layout, guest_set(data.draw), boots=data.draw(st.booleans())):
             self.written.append({})
 
