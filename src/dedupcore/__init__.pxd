@@ -215,6 +215,7 @@ cdef extern from "dedupcore_api.h":
         int (*pool_page_in)(dedupcore_pool *, uint32_t, const uint32_t *, const void *, size_t,
                             size_t *) noexcept nogil
         int (*pool_forget)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, size_t *) noexcept nogil
+        uint64_t (*pool_present)(const dedupcore_pool *, uint32_t) noexcept nogil
         uint64_t (*pool_out)(const dedupcore_pool *, uint32_t) noexcept nogil
         const uint8_t *(*pool_marks)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
         int (*pool_take_accessed)(dedupcore_pool *, uint32_t, unsigned, const uint32_t *, size_t, uint8_t *,
@@ -474,6 +475,10 @@ cdef inline int pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_
 cdef inline int pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
                             size_t *wrong) noexcept nogil:
     return dedupcore_table.pool_forget(pool, guest, gpns, n, wrong)
+
+
+cdef inline uint64_t pool_present(const dedupcore_pool *pool, uint32_t guest) noexcept nogil:
+    return dedupcore_table.pool_present(pool, guest)
 
 
 cdef inline uint64_t pool_out(const dedupcore_pool *pool, uint32_t guest) noexcept nogil:

@@ -96,6 +96,7 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
                                size_t *wrong)
     int dedupcore_pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong)
+    uint64_t dedupcore_pool_present(const dedupcore_pool *pool, uint32_t guest)
     uint64_t dedupcore_pool_out(const dedupcore_pool *pool, uint32_t guest)
     const uint8_t *dedupcore_pool_marks(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages)
     int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns,
@@ -233,6 +234,7 @@ cdef extern from *:
         .pool_page_out = dedupcore_pool_page_out,
         .pool_page_in = dedupcore_pool_page_in,
         .pool_forget = dedupcore_pool_forget,
+        .pool_present = dedupcore_pool_present,
         .pool_out = dedupcore_pool_out,
         .pool_marks = dedupcore_pool_marks,
         .pool_take_accessed = dedupcore_pool_take_accessed,
@@ -1052,6 +1054,14 @@ cdef class Pool:
             rc = dedupcore_pool_forget(self.pool, guest, &gpns[0] if n else NULL, n, &wrong)
             pthread_rwlock_unlock(&self.lock)
         self._explain(rc, guest, gpns, wrong, "", "not paged out")
+
+    def present(self, uint32_t guest):
+        """How many pages of the guest have a frame."""
+        cdef uint64_t n
+        self._begin_read()
+        n = dedupcore_pool_present(self.pool, guest)
+        pthread_rwlock_unlock(&self.lock)
+        return n
 
     def out(self, uint32_t guest):
         """How many pages of the guest are paged out."""

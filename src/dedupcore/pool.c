@@ -148,7 +148,9 @@ int dedupcore_pool_set_limit(dedupcore_pool *pool, uint64_t n_frames)
 
 void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts)
 {
-    uint64_t zero_frames = 0, zero_pages = 0, shared_zero_frames = 0;
+    uint64_t n_present = 0, zero_frames = 0, zero_pages = 0, shared_zero_frames = 0;
+    for (size_t guest = 0; guest < pool->n_guests; guest++)
+        n_present += pool->guests[guest].n_present;
     for (size_t domain = 0; domain < pool->n_domains; domain++) {
         const uint32_t frame = pool->zero_frames[domain];
         if (frame == DEDUPCORE_ABSENT)
@@ -161,11 +163,11 @@ void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *cou
     *counts = (dedupcore_pool_counts){
         .capacity = pool->frames.capacity,
         .in_use = pool->frames.in_use,
-        .pages_present = pool->n_present,
+        .pages_present = n_present,
         .zero_frames = zero_frames,
         .zero_pages = zero_pages,
         .pages_shared = shared,
-        .pages_sharing = pool->n_present - zero_pages - others,
+        .pages_sharing = n_present - zero_pages - others,
         .pages_unshared = others - shared,
         .first_touches = pool->first_touches,
         .cow_breaks = pool->cow_breaks,

@@ -15,7 +15,7 @@ typedef struct {
     uint64_t looked, passes; /* of the policy esx: pages in this pass, and passes before it */
     uint64_t counted, counted_passes; /* the same, as far as these visits are in the policy's counts */
     uint16_t domain;
-    uint64_t n_out; /* pages that are paged out */
+    uint64_t n_present, n_out; /* pages that have a frame, and that are paged out */
     uint64_t hands[2]; /* of the clocks of dedupcore_pool_oldest: of the host's marks, and of the guest's own */
     uint64_t picked, rounds; /* of dedupcore_pool_pick: pages in this round, and rounds before it */
     uint64_t n_large;
@@ -45,7 +45,6 @@ struct dedupcore_pool {
     uint32_t *zero_frames; /* [n_domains] the frame that all zero pages had when they were shared, or DEDUPCORE_ABSENT */
     size_t n_domains, room_for_domains;
 
-    uint64_t n_present;
     uint64_t n_shared; /* frames with several pages, zero frames included */
     uint64_t n_large;  /* large pages of all guests */
     uint64_t first_touches, cow_breaks, merged, released, large_breaks, large_rebuilds;

@@ -60,7 +60,7 @@ static inline uint32_t frame_to_write(dedupcore_pool *pool, pool_guest *guest, u
         return before;
     }
     if (before == DEDUPCORE_ABSENT) {
-        pool->n_present++;
+        guest->n_present++;
         pool->first_touches++;
     } else {
         pool_drop_ref(pool, before);
@@ -79,7 +79,7 @@ static inline void give_up_frame(dedupcore_pool *pool, pool_guest *guest, uint32
     if (pool->scan)
         scan_page_released(pool, guest->first + gpn);
     pool_drop_ref(pool, frame);
-    pool->n_present--;
+    guest->n_present--;
 }
 
 #endif

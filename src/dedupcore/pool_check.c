@@ -57,9 +57,10 @@ static int check_marks(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 
 static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_flaw *flaw)
 {
-    uint64_t n_present = 0, n_pages = 0;
+    uint64_t n_pages = 0;
     for (uint32_t g = 0; g < pool->n_guests; g++) {
         const pool_guest *guest = pool->guests + g;
+        uint64_t n_present = 0;
         for (uint64_t i = 0; i < guest->n_pages; i++) {
             const uint32_t frame = guest->table[i];
             if (frame == DEDUPCORE_ABSENT)
@@ -73,14 +74,14 @@ static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_f
             found[frame]++;
             n_present++;
         }
+        if (n_present != guest->n_present)
+            return broken(flaw, "the number of present pages is wrong", g, UINT64_MAX, UINT64_MAX);
         for (uint64_t i = 0; i < (guest->n_pages + 63) / 64; i++) {
             if (guest->met[i])
                 return broken(flaw, "a mark of a batch was left behind", g, i * 64, UINT64_MAX);
         }
         n_pages += guest->n_pages;
     }
-    if (n_present != pool->n_present)
-        return broken(flaw, "the number of present pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
     if (n_pages != pool->n_pages)
         return broken(flaw, "the number of pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
     return 0;

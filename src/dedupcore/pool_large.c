@@ -65,7 +65,7 @@ static void fill_range(dedupcore_pool *pool, pool_guest *guest, uint32_t range)
     const uint32_t first = new_block(pool, guest->domain);
     for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++)
         pool_range(guest, range)[i] = first + i;
-    pool->n_present += DEDUPCORE_LARGE_PAGE;
+    guest->n_present += DEDUPCORE_LARGE_PAGE;
     pool->first_touches += DEDUPCORE_LARGE_PAGE;
     make_large(pool, guest, range);
 }
@@ -175,12 +175,13 @@ static range_state look_at(const dedupcore_pool *pool, const uint32_t *pages)
     return state;
 }
 
-/* Copies what the pages hold to a block of their own; absent ones become zero pages. */
-static void move_to_block(dedupcore_pool *pool, uint32_t *pages, uint32_t first)
+/* Copies what the range's pages hold to a block of their own; absent ones become zero pages. */
+static void move_to_block(dedupcore_pool *pool, pool_guest *guest, uint32_t range, uint32_t first)
 {
+    uint32_t *pages = pool_range(guest, range);
     for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++) {
         if (pages[i] == DEDUPCORE_ABSENT) {
-            pool->n_present++;
+            guest->n_present++;
             pool->first_touches++;
         } else {
             memcpy(frames_at(&pool->frames, first + i), frames_at(&pool->frames, pages[i]), pool->frames.frame_size);
@@ -207,7 +208,7 @@ static int rebuild(dedupcore_pool *pool, pool_guest *guest, uint32_t range, uint
     } else {
         if (!pool_has_block(pool) || has_out(guest, range))
             return 0;
-        move_to_block(pool, pages, new_block(pool, guest->domain));
+        move_to_block(pool, guest, range, new_block(pool, guest->domain));
         frames_settle(&pool->frames); /* so that the next range may have these frames */
     }
     make_large(pool, guest, range);

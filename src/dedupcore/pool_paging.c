@@ -63,7 +63,7 @@ int dedupcore_pool_page_in(dedupcore_pool *pool, uint32_t number, const uint32_t
         copy_frame(frames_at(&pool->frames, frame), (const uint8_t *)data + i * size, size);
     }
     guest->n_out -= n;
-    pool->n_present += n;
+    guest->n_present += n;
     return 0;
 }
 
@@ -89,6 +89,11 @@ const uint8_t *dedupcore_pool_marks(const dedupcore_pool *pool, uint32_t number,
     if (n_pages)
         *n_pages = pool->guests[number].n_pages;
     return pool->guests[number].marks;
+}
+
+uint64_t dedupcore_pool_present(const dedupcore_pool *pool, uint32_t number)
+{
+    return number < pool->n_guests ? pool->guests[number].n_present : 0;
 }
 
 uint64_t dedupcore_pool_out(const dedupcore_pool *pool, uint32_t number)

@@ -270,6 +270,7 @@ def paging():
     assert dedupcore.pool_page_out(made, 0, &victim, &name, 1, &wrong) == 0
     assert dedupcore.pool_marks(made, 0, &n_pages)[0] & dedupcore.DEDUPCORE_OUT and n_pages == 3
     out = dedupcore.pool_out(made, 0)
+    assert dedupcore.pool_present(made, 0) == 1
     assert dedupcore.pool_page_in(made, 0, &victim, &name, 1, &wrong) == 0
     assert dedupcore.pool_forget(made, 0, &victim, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL
     assert dedupcore.pool_alone(made, 0, &victim, 1, &alone, &wrong) == 0 and alone == 1

@@ -280,6 +280,7 @@ int main(void)
     CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0 && memcmp(pages_out, "aaaaaaaa", 8) == 0);
     CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
     CHECK(dedupcore_pool_read(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && dedupcore_pool_out(pool, 0) == 1);
+    CHECK(dedupcore_pool_present(pool, 0) == 1 && dedupcore_pool_present(pool, 9) == 0);
     CHECK(dedupcore_pool_touch(pool, 0, accesses + 3, writes + 3, "cccccccc", 1, &touched, &wrong) == 0 && touched.done == 1);
     CHECK(dedupcore_pool_touch(pool, 0, victims, NULL, NULL, 1, &touched, &wrong) == 0 && touched.done == 0);
     CHECK(dedupcore_pool_page_in(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EFULL);

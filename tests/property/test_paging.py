@@ -345,6 +345,7 @@ class TouchedAndWritten(RuleBasedStateMachine):
             assert np.array_equal(marks & ~np.uint8(OUT), model.marks)
             assert np.flatnonzero(marks & OUT).tolist() == sorted(model.out)
             assert guest.out == len(model.out)
+            assert guest.present == np.count_nonzero(guest.page_table != ABSENT)
             assert np.flatnonzero(guest.page_table != ABSENT).tolist() == sorted(model.held)
             out = np.full((len(model.held), self.size), 0xEE, np.uint8)
             guest.read(list(model.held), out)

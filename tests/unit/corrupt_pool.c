@@ -23,7 +23,7 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->zero_frames[1] = pool->guests[1].table[15]) \
     WAY(pool->zero_frames[0] = pool->zero_frames[1]) \
     WAY(pool->zero_frames[0] = 130) \
-    WAY(pool->n_present++) \
+    WAY(pool->guests[1].n_present++) \
     WAY(pool->n_shared--) \
     WAY(pool->n_pages--) \
     WAY(pool->frames.in_use++) \

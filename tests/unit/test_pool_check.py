@@ -131,7 +131,7 @@ def test_it_says_where() -> None:
         for wrong, message in [
             (0, "not mapped as often as counted: frame 0$"),
             (7, "a frame that never was in use: guest 0, page 1, frame 7$"),
-            (ABSENT, "the number of present pages is wrong$"),
+            (ABSENT, "the number of present pages is wrong: guest 0$"),
         ]:
             entry.value = wrong
             with pytest.raises(RuntimeError, match=f"^the pool is broken: .*{message}"):

@@ -469,7 +469,8 @@ int dedupcore_pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_t 
 /* Pages that are out become absent: what they held is given up, or lost. Errors: DEDUPCORE_EINVAL as above. */
 int dedupcore_pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
 
-/* How many pages of the guest are out; 0 if there is no such guest. */
+/* How many pages of the guest are present, and how many are out; 0 if there is no such guest. */
+uint64_t dedupcore_pool_present(const dedupcore_pool *pool, uint32_t guest);
 uint64_t dedupcore_pool_out(const dedupcore_pool *pool, uint32_t guest);
 
 /*

@@ -83,6 +83,7 @@ typedef struct {
     int (*pool_page_in)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
                         size_t *wrong);
     int (*pool_forget)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
+    uint64_t (*pool_present)(const dedupcore_pool *pool, uint32_t guest);
     uint64_t (*pool_out)(const dedupcore_pool *pool, uint32_t guest);
     const uint8_t *(*pool_marks)(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages);
     int (*pool_take_accessed)(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns, size_t n,

@@ -105,6 +105,11 @@ class PoolGuest:
         return np.asarray(memoryview(self._pool.marks(self._number)))
 
     @property
+    def present(self) -> int:
+        """How many pages have a frame now, shared or not."""
+        return self._pool.present(self._number)
+
+    @property
     def out(self) -> int:
         """How many pages are out now."""
         return self._pool.out(self._number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Hashable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,6 +149,21 @@ class FramePool(Closing):
         if not seconds >= 0:
             raise ValueError(f"seconds is {seconds}; it must be 0 or more")
         self._require_policy().scan(seconds)
+
+    def retune(self, policy: Policy) -> None:
+        """Let the pool's scanner go on at the pace of another policy, which differs in its PACE alone.
+
+        As ksmtuned does with KSM. Raises ValueError for a policy of another kind or other settings than the pool's.
+        """
+        scanner, mine = self._require_policy(), self._policy
+        if type(policy) is not type(mine):
+            raise ValueError(f"the policy is {policy!r}; it must be a {type(mine).__name__}, as the pool's")
+        for setting in fields(policy):
+            new, old = getattr(policy, setting.name), getattr(mine, setting.name)
+            if new != old and setting.name not in policy.PACE:
+                right = f"{old!r}, as the pool's: others can be {', '.join(policy.PACE)}"
+                raise ValueError(f"{setting.name} is {new!r}; it must be {right}")
+        scanner.retune(policy)
 
     def scan_counts(self) -> Any:
         """The counters of the policy's original, by its names: KsmScanCounts, EsxCounts, DirtyCounts.
