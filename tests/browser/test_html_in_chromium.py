@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from pagedup.report.html import write_html
+from pagedup.report.page import write_html
 from tests import requirements
 from tests.scans import mixed, pages, scan
 

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from pagedup.report.canvas import COLOURS
-from pagedup.report.html import require, scan_html, write_html
+from pagedup.report.html import scan_html
+from pagedup.report.page import require, write_html
 from pagedup.report.units import shortened
 from tests.processes import run_python
 from tests.scans import PAGE, Scan, mixed, pages, scan
@@ -351,7 +352,7 @@ def test_a_missing_extra_is_named(gone: str) -> None:
     code = f"""
         import sys
         sys.modules[{gone!r}] = None
-        from pagedup.report.html import require
+        from pagedup.report.page import require
         try:
             require()
         except OSError as error:
@@ -369,7 +370,7 @@ def test_the_extra_is_here() -> None:
 
 def test_a_home_that_cannot_be_written_is_nobodys_business() -> None:
     nowhere = {"HOME": "/proc", "XDG_CACHE_HOME": "/proc/no", "XDG_CONFIG_HOME": "/proc/no", "MPLCONFIGDIR": "/proc/no"}
-    done = run_python("from pagedup.report.html import require; require()", environment=nowhere)
+    done = run_python("from pagedup.report.page import require; require()", environment=nowhere)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
