@@ -108,8 +108,8 @@ class _Chosen:
 
     @property
     def folder(self) -> str:
-        """What paths in the scenario are relative to; those that come with pagedup have none."""
-        return os.path.dirname(self.file) or "." if isinstance(self.file, Path) else "."
+        """What paths in the scenario are relative to. One that comes with pagedup names presets only."""
+        return str(self.file.parent) if isinstance(self.file, Path) else "."
 
 
 def _choose(options: Namespace) -> _Chosen:
