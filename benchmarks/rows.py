@@ -27,6 +27,7 @@ from benchmarks.memory import allocate, available_bytes, huge_pages
 from benchmarks.policies import policies, policies_ksm
 from benchmarks.pool import pool
 from benchmarks.settings import Settings
+from benchmarks.touch import touch
 from pagedup import Duplicates, find_duplicates, open_sources
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -332,6 +333,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "names": names,
     "layouts": layouts,
     "pool": pool,
+    "touch": touch,
     "policies": policies,
     "policies_ksm": policies_ksm,
     "materialize": materialize,

@@ -25,6 +25,9 @@ cdef extern from "dedupcore_api.h":
     unsigned DEDUPCORE_PREFIX
     unsigned DEDUPCORE_MIXED
     uint32_t DEDUPCORE_ABSENT
+    unsigned DEDUPCORE_OUT
+    unsigned DEDUPCORE_ACCESSED_BY_HOST
+    unsigned DEDUPCORE_ACCESSED_BY_GUEST
     unsigned DEDUPCORE_MAX_DOMAINS
     unsigned DEDUPCORE_LARGE_PAGE
     size_t DEDUPCORE_MAX_LARGE_FRAME
@@ -101,6 +104,11 @@ cdef extern from "dedupcore_api.h":
         uint64_t large_pages
         uint64_t large_breaks
         uint64_t large_rebuilds
+
+    ctypedef struct dedupcore_touched:
+        uint64_t done
+        uint64_t first_touches
+        uint64_t cow_breaks
 
     ctypedef struct dedupcore_large_hint:
         uint32_t guest
@@ -198,6 +206,23 @@ cdef extern from "dedupcore_api.h":
         int (*pool_share_large)(dedupcore_pool *, const dedupcore_key *, dedupcore_work *) noexcept nogil
         int (*pool_large_hints)(const dedupcore_pool *, const dedupcore_key *, dedupcore_large_hint *, size_t,
                                 dedupcore_work *) noexcept nogil
+        int (*pool_touch)(dedupcore_pool *, uint32_t, const uint32_t *, const uint8_t *, const void *, size_t,
+                          dedupcore_touched *, size_t *) noexcept nogil
+        int (*pool_set_limit)(dedupcore_pool *, uint64_t) noexcept nogil
+        uint64_t (*pool_limit)(const dedupcore_pool *) noexcept nogil
+        int (*pool_page_out)(dedupcore_pool *, uint32_t, const uint32_t *, void *, size_t, size_t *) noexcept nogil
+        int (*pool_page_in)(dedupcore_pool *, uint32_t, const uint32_t *, const void *, size_t,
+                            size_t *) noexcept nogil
+        int (*pool_forget)(dedupcore_pool *, uint32_t, const uint32_t *, size_t, size_t *) noexcept nogil
+        uint64_t (*pool_present)(const dedupcore_pool *, uint32_t) noexcept nogil
+        uint64_t (*pool_out)(const dedupcore_pool *, uint32_t) noexcept nogil
+        const uint8_t *(*pool_marks)(const dedupcore_pool *, uint32_t, uint64_t *) noexcept nogil
+        int (*pool_take_accessed)(dedupcore_pool *, uint32_t, unsigned, const uint32_t *, size_t, uint8_t *,
+                                  size_t *) noexcept nogil
+        int (*pool_oldest)(dedupcore_pool *, uint32_t, unsigned, const uint8_t *, uint32_t *, size_t,
+                           size_t *) noexcept nogil
+        int (*pool_pick)(dedupcore_pool *, uint32_t, const uint8_t *, uint32_t *, size_t, size_t *) noexcept nogil
+        void (*pool_set_seed)(dedupcore_pool *, uint64_t) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -417,3 +442,63 @@ cdef inline int pool_share_large(dedupcore_pool *pool, const dedupcore_key *key,
 cdef inline int pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
                                  size_t n, dedupcore_work *work) noexcept nogil:
     return dedupcore_table.pool_large_hints(pool, key, hints, n, work)
+
+
+cdef inline int pool_touch(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint8_t *writes,
+                           const void *data, size_t n, dedupcore_touched *touched, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_touch(pool, guest, gpns, writes, data, n, touched, wrong)
+
+
+cdef inline int pool_set_limit(dedupcore_pool *pool, uint64_t n_frames) noexcept nogil:
+    return dedupcore_table.pool_set_limit(pool, n_frames)
+
+
+cdef inline uint64_t pool_limit(const dedupcore_pool *pool) noexcept nogil:
+    return dedupcore_table.pool_limit(pool)
+
+
+cdef inline int pool_page_out(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
+                              size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_page_out(pool, guest, gpns, out, n, wrong)
+
+
+cdef inline int pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data,
+                             size_t n, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_page_in(pool, guest, gpns, data, n, wrong)
+
+
+cdef inline int pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
+                            size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_forget(pool, guest, gpns, n, wrong)
+
+
+cdef inline uint64_t pool_present(const dedupcore_pool *pool, uint32_t guest) noexcept nogil:
+    return dedupcore_table.pool_present(pool, guest)
+
+
+cdef inline uint64_t pool_out(const dedupcore_pool *pool, uint32_t guest) noexcept nogil:
+    return dedupcore_table.pool_out(pool, guest)
+
+
+cdef inline const uint8_t *pool_marks(const dedupcore_pool *pool, uint32_t guest,
+                                      uint64_t *n_pages) noexcept nogil:
+    return dedupcore_table.pool_marks(pool, guest, n_pages)
+
+
+cdef inline int pool_take_accessed(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns,
+                                   size_t n, uint8_t *accessed, size_t *wrong) noexcept nogil:
+    return dedupcore_table.pool_take_accessed(pool, guest, by, gpns, n, accessed, wrong)
+
+
+cdef inline int pool_oldest(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint8_t *eligible,
+                            uint32_t *gpns, size_t n, size_t *found) noexcept nogil:
+    return dedupcore_table.pool_oldest(pool, guest, by, eligible, gpns, n, found)
+
+
+cdef inline int pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n,
+                          size_t *found) noexcept nogil:
+    return dedupcore_table.pool_pick(pool, guest, eligible, gpns, n, found)
+
+
+cdef inline void pool_set_seed(dedupcore_pool *pool, uint64_t seed) noexcept nogil:
+    dedupcore_table.pool_set_seed(pool, seed)

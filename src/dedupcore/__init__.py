@@ -2,6 +2,8 @@
 
 from dedupcore._dedupcore import (
     ABSENT,
+    ACCESSED_BY_GUEST,
+    ACCESSED_BY_HOST,
     LARGE_PAGE,
     MAX_DOMAINS,
     MAX_LARGE_FRAME,
@@ -9,6 +11,7 @@ from dedupcore._dedupcore import (
     MIXED,
     NOISE,
     ONE_BYTE,
+    OUT,
     PREFIX,
     SPARSE,
     MappedFile,
@@ -35,6 +38,8 @@ from dedupcore.threads import available_threads
 
 __all__ = [
     "ABSENT",
+    "ACCESSED_BY_GUEST",
+    "ACCESSED_BY_HOST",
     "LARGE_PAGE",
     "MAX_DOMAINS",
     "MAX_LARGE_FRAME",
@@ -42,6 +47,7 @@ __all__ = [
     "MIXED",
     "NOISE",
     "ONE_BYTE",
+    "OUT",
     "PREFIX",
     "SPARSE",
     "MappedFile",

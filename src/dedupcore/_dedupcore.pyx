@@ -10,13 +10,13 @@ from libc.stdlib cimport calloc, free
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from dedupcore cimport (
-    DEDUPCORE_ABSENT, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
+    DEDUPCORE_ABSENT, DEDUPCORE_ACCESSED_BY_GUEST, DEDUPCORE_ACCESSED_BY_HOST, DEDUPCORE_ALWAYS, DEDUPCORE_EBROKEN, DEDUPCORE_ECHANGED, DEDUPCORE_EFULL, DEDUPCORE_EINVAL,
     DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
-    DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE,
+    DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_OUT,
     DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX, DEDUPCORE_SPARSE,
     dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
     dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
-    dedupcore_span, dedupcore_template, dedupcore_variation, dedupcore_work,
+    dedupcore_span, dedupcore_template, dedupcore_touched, dedupcore_variation, dedupcore_work,
 )
 
 import os
@@ -84,6 +84,25 @@ cdef extern from "dedupcore_api.h" nogil:
     int dedupcore_pool_share_large(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work)
     int dedupcore_pool_large_hints(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints,
                                    size_t n, dedupcore_work *work)
+    int dedupcore_pool_touch(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint8_t *writes,
+                             const void *data, size_t n, dedupcore_touched *touched, size_t *wrong)
+    int dedupcore_pool_set_limit(dedupcore_pool *pool, uint64_t n_frames)
+    uint64_t dedupcore_pool_limit(const dedupcore_pool *pool)
+    int dedupcore_pool_page_out(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
+                                size_t *wrong)
+    int dedupcore_pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                               size_t *wrong)
+    int dedupcore_pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong)
+    uint64_t dedupcore_pool_present(const dedupcore_pool *pool, uint32_t guest)
+    uint64_t dedupcore_pool_out(const dedupcore_pool *pool, uint32_t guest)
+    const uint8_t *dedupcore_pool_marks(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages)
+    int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns,
+                                     size_t n, uint8_t *accessed, size_t *wrong)
+    int dedupcore_pool_oldest(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint8_t *eligible,
+                              uint32_t *gpns, size_t n, size_t *found)
+    int dedupcore_pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n,
+                            size_t *found)
+    void dedupcore_pool_set_seed(dedupcore_pool *pool, uint64_t seed)
 
 
 cdef extern from *:
@@ -204,6 +223,19 @@ cdef extern from *:
         .pool_rebuild_large = dedupcore_pool_rebuild_large,
         .pool_share_large = dedupcore_pool_share_large,
         .pool_large_hints = dedupcore_pool_large_hints,
+        .pool_touch = dedupcore_pool_touch,
+        .pool_set_limit = dedupcore_pool_set_limit,
+        .pool_limit = dedupcore_pool_limit,
+        .pool_page_out = dedupcore_pool_page_out,
+        .pool_page_in = dedupcore_pool_page_in,
+        .pool_forget = dedupcore_pool_forget,
+        .pool_present = dedupcore_pool_present,
+        .pool_out = dedupcore_pool_out,
+        .pool_marks = dedupcore_pool_marks,
+        .pool_take_accessed = dedupcore_pool_take_accessed,
+        .pool_oldest = dedupcore_pool_oldest,
+        .pool_pick = dedupcore_pool_pick,
+        .pool_set_seed = dedupcore_pool_set_seed,
     };
     """
     ctypedef struct task_queue:
@@ -682,6 +714,9 @@ def materialize(const uint64_t[::1] names, out, size_t frame_size, unsigned text
 # --- the pool ------------------------------------------------------------------------------------------------------
 
 ABSENT = DEDUPCORE_ABSENT
+OUT = DEDUPCORE_OUT
+ACCESSED_BY_HOST = DEDUPCORE_ACCESSED_BY_HOST
+ACCESSED_BY_GUEST = DEDUPCORE_ACCESSED_BY_GUEST
 MAX_DOMAINS = DEDUPCORE_MAX_DOMAINS
 LARGE_PAGE = DEDUPCORE_LARGE_PAGE
 MAX_LARGE_FRAME = DEDUPCORE_MAX_LARGE_FRAME
@@ -866,7 +901,7 @@ cdef class Pool:
             pthread_rwlock_unlock(&self.lock)
         if rc == DEDUPCORE_EFULL:
             raise MemoryError(f"the pool is full: writing {n} pages takes more than the frames that are free, of"
-                              f" {self.capacity}")
+                              f" {self.limit}")
         self._explain(rc, guest, gpns, wrong, "data")
 
     def read(self, uint32_t guest, const uint32_t[::1] gpns, uint8_t[::1] out):
@@ -901,12 +936,152 @@ cdef class Pool:
             rc = dedupcore_pool_merge(self.pool, guest, &gpns[0] if n else NULL, &into[0] if n else NULL, n,
                                       &merged[0] if n else NULL, &wrong)
             pthread_rwlock_unlock(&self.lock)
-        if rc == DEDUPCORE_EINVAL and wrong < n:
+        if rc == DEDUPCORE_EINVAL and wrong < n and not self._is_out(guest, gpns[wrong]):
             raise ValueError(f"gpns[{wrong}] is {gpns[wrong]} and into[{wrong}] {into[wrong]}: no present page of the"
                              " guest, one for the second time, or no frame in use of its domain")
-        if rc == DEDUPCORE_EINVAL:
+        if rc == DEDUPCORE_EINVAL and wrong >= n:
             raise ValueError(f"the pool has no guest {guest}, or shares by its policy: let it scan")
         self._explain(rc, guest, gpns, wrong, "")
+
+    def touch(self, uint32_t guest, const uint32_t[::1] gpns, const uint8_t[::1] writes, const uint8_t[::1] data):
+        """Accesses in order, the k-th write with data[k * frame_size:][:frame_size]; see dedupcore_pool_touch.
+
+        writes: None: all are reads. Returns how many were done, first touches, COW breaks.
+        """
+        cdef size_t n = gpns.shape[0], wrong = 0, n_writes = 0, i
+        cdef dedupcore_touched touched
+        cdef const uint8_t *c_writes = NULL
+        cdef int rc
+        if writes is not None:
+            if <size_t>writes.shape[0] != n:
+                raise ValueError(f"writes has {writes.shape[0]} items, but gpns {n}")
+            for i in range(n):
+                n_writes += writes[i] != 0
+            c_writes = &writes[0] if n else NULL
+        self._must_fit("data", data.shape[0], n_writes)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_touch(self.pool, guest, &gpns[0] if n else NULL, c_writes, &data[0] if n_writes else NULL,
+                                      n, &touched, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "data")
+        return touched.done, touched.first_touches, touched.cow_breaks
+
+    @property
+    def limit(self):
+        """No more frames are given out while so many are in use; see dedupcore_pool_set_limit in dedupcore.h."""
+        cdef uint64_t n_frames
+        self._begin_read()
+        n_frames = dedupcore_pool_limit(self.pool)
+        pthread_rwlock_unlock(&self.lock)
+        return n_frames
+
+    @limit.setter
+    def limit(self, uint64_t n_frames):
+        cdef int rc
+        self._begin_write()
+        rc = dedupcore_pool_set_limit(self.pool, n_frames)
+        pthread_rwlock_unlock(&self.lock)
+        if rc:
+            raise ValueError(f"limit is {n_frames} frames; the pool has {self.capacity}")
+
+    def page_out(self, uint32_t guest, const uint32_t[::1] gpns, uint8_t[::1] out):
+        """What the pages hold goes to `out`, and their frames are given up; see dedupcore_pool_page_out."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._must_fit("out", out.shape[0], n)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_page_out(self.pool, guest, &gpns[0] if n else NULL, &out[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "out")
+
+    def page_in(self, uint32_t guest, const uint32_t[::1] gpns, const uint8_t[::1] data):
+        """Pages that are out get a frame that holds data; see dedupcore_pool_page_in in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._must_fit("data", data.shape[0], n)
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_page_in(self.pool, guest, &gpns[0] if n else NULL, &data[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EFULL:
+            raise MemoryError(f"the pool is full: paging in {n} pages takes more than the frames that are free, of"
+                              f" {self.limit}")
+        self._explain(rc, guest, gpns, wrong, "data", "not paged out")
+
+    def forget(self, uint32_t guest, const uint32_t[::1] gpns):
+        """Pages that are out become absent; see dedupcore_pool_forget in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_forget(self.pool, guest, &gpns[0] if n else NULL, n, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "", "not paged out")
+
+    def present(self, uint32_t guest):
+        """How many pages of the guest have a frame."""
+        cdef uint64_t n
+        self._begin_read()
+        n = dedupcore_pool_present(self.pool, guest)
+        pthread_rwlock_unlock(&self.lock)
+        return n
+
+    def out(self, uint32_t guest):
+        """How many pages of the guest are paged out."""
+        cdef uint64_t n
+        self._begin_read()
+        n = dedupcore_pool_out(self.pool, guest)
+        pthread_rwlock_unlock(&self.lock)
+        return n
+
+    def take_accessed(self, uint32_t guest, unsigned by, const uint32_t[::1] gpns, uint8_t[::1] accessed):
+        """Whether the pages have the mark, which they lose; see dedupcore_pool_take_accessed in dedupcore.h."""
+        cdef size_t n = gpns.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>accessed.shape[0] != n:
+            raise ValueError(f"accessed has {accessed.shape[0]} items, but gpns {n}")
+        self._begin_write()
+        with nogil:
+            rc = dedupcore_pool_take_accessed(self.pool, guest, by, &gpns[0] if n else NULL, n,
+                                              &accessed[0] if n else NULL, &wrong)
+            pthread_rwlock_unlock(&self.lock)
+        self._explain(rc, guest, gpns, wrong, "")
+
+    def oldest(self, uint32_t guest, unsigned by, const uint8_t[::1] eligible, uint32_t[::1] gpns):
+        """Pages not accessed for long, as many as gpns has room for; see dedupcore_pool_oldest. Returns how many."""
+        return self._victims(guest, by, eligible, gpns)
+
+    def pick(self, uint32_t guest, const uint8_t[::1] eligible, uint32_t[::1] gpns):
+        """Pages alone in their frames, at random; see dedupcore_pool_pick in dedupcore.h. Returns how many."""
+        return self._victims(guest, 0, eligible, gpns)
+
+    cdef size_t _victims(self, uint32_t guest, unsigned by, const uint8_t[::1] eligible, uint32_t[::1] gpns) except? 0:
+        cdef size_t n = gpns.shape[0], found = 0
+        cdef const uint8_t *c_eligible = NULL
+        cdef int rc
+        if eligible is not None:
+            if eligible.shape[0] != (<_PoolView>self.marks(guest)).size:
+                raise ValueError(f"eligible has {eligible.shape[0]} items; it must have one a page of the guest")
+            c_eligible = &eligible[0]
+        self._begin_write()
+        with nogil:
+            if by:
+                rc = dedupcore_pool_oldest(self.pool, guest, by, c_eligible, &gpns[0] if n else NULL, n, &found)
+            else:
+                rc = dedupcore_pool_pick(self.pool, guest, c_eligible, &gpns[0] if n else NULL, n, &found)
+            pthread_rwlock_unlock(&self.lock)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"the pool has no guest {guest}, or {by} is no mark of an access")
+        _check(rc)
+        return found
+
+    def set_seed(self, uint64_t seed):
+        """The seed of the orders in which `pick` goes."""
+        self._begin_write()
+        dedupcore_pool_set_seed(self.pool, seed)
+        pthread_rwlock_unlock(&self.lock)
 
     def share(self):
         """Store each content once a domain; see dedupcore_pool_share in dedupcore.h. Returns the Work it took."""
@@ -1115,6 +1290,17 @@ cdef class Pool:
             raise ValueError(f"the pool has no guest {guest}")
         return _PoolView(self, <size_t>at, ranges)
 
+    def marks(self, uint32_t guest):
+        """The marks of each page of the guest, uint8 a page, a read-only buffer of bytes; as `table`."""
+        cdef const uint8_t *at
+        cdef uint64_t pages = 0
+        self._begin_read()
+        at = dedupcore_pool_marks(self.pool, guest, &pages)
+        pthread_rwlock_unlock(&self.lock)
+        if not at:
+            raise ValueError(f"the pool has no guest {guest}")
+        return _PoolView(self, <size_t>at, pages)
+
     def close(self):
         """No more calls. Its memory goes back now, or with the last view of it; closing again does nothing."""
         with nogil:
@@ -1140,8 +1326,9 @@ cdef class Pool:
             raise ValueError(f"{what} has {n_bytes} bytes, but {n} frames of {self.frame_size} bytes are asked for")
         return 0
 
-    cdef int _explain(self, int rc, uint32_t guest, const uint32_t[::1] gpns, size_t wrong, what) except -1:
-        """Raise for what a batch was refused for."""
+    cdef int _explain(self, int rc, uint32_t guest, const uint32_t[::1] gpns, size_t wrong, what,
+                      if_in="absent") except -1:
+        """Raise for what a batch was refused for; if_in: what a page is that is there, not out, and yet wrong."""
         cdef size_t i
         if rc != DEDUPCORE_EINVAL:
             return _check(rc)
@@ -1150,7 +1337,14 @@ cdef class Pool:
         for i in range(wrong):
             if gpns[i] == gpns[wrong]:
                 raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, and so is gpns[{i}]; a page can be in a batch once")
-        raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, but the guest has fewer pages")
+        if gpns[wrong] >= <size_t>(<_PoolView>self.marks(guest)).size:
+            raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, but the guest has fewer pages")
+        raise ValueError(f"gpns[{wrong}] is {gpns[wrong]}, which is"
+                         f" {'paged out' if self._is_out(guest, gpns[wrong]) else if_in}")
+
+    cdef bint _is_out(self, uint32_t guest, uint32_t gpn) except -1:
+        cdef _PoolView marks = self.marks(guest)
+        return gpn < <size_t>marks.size and (<const uint8_t *>marks.at)[gpn] & DEDUPCORE_OUT
 
     cdef int _explain_ranges(self, int rc, uint32_t guest, const uint32_t[::1] ranges, size_t wrong, what) except -1:
         """Raise for what a batch of ranges was refused for: if nothing else, for `what` they are."""

@@ -25,6 +25,7 @@ int dedupcore_pool_create(dedupcore_pool **created, uint64_t capacity, size_t fr
         dedupcore_pool_destroy(pool);
         return rc;
     }
+    pool->limit = capacity;
     pool->refs = pool->refs_memory.at;
     pool->domains = pool->domains_memory.at;
     pool->blocks = pool->blocks_memory.at;
@@ -38,6 +39,7 @@ void dedupcore_pool_destroy(dedupcore_pool *pool)
         return;
     for (size_t i = 0; i < pool->n_guests; i++) {
         region_unmap(&pool->guests[i].table_memory);
+        region_unmap(&pool->guests[i].met_memory);
         region_unmap(&pool->guests[i].marks_memory);
         free(pool->guests[i].large);
     }
@@ -94,18 +96,22 @@ int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t do
     if (rc == 0)
         rc = region_map(&guest.table_memory, (size_t)n_pages * sizeof *guest.table, 1, PAGES_HUGE);
     if (rc == 0)
-        rc = region_map(&guest.marks_memory, (size_t)(n_pages + 63) / 64 * sizeof *guest.marks, 1, PAGES_SMALL);
+        rc = region_map(&guest.met_memory, (size_t)(n_pages + 63) / 64 * sizeof *guest.met, 1, PAGES_SMALL);
+    if (rc == 0)
+        rc = region_map(&guest.marks_memory, (size_t)n_pages * sizeof *guest.marks, 1, PAGES_HUGE);
     if (rc == 0 && !(guest.large = calloc((size_t)(n_pages / DEDUPCORE_LARGE_PAGE + 1), 1)))
         rc = DEDUPCORE_ENOMEM;
     if (rc == 0 && pool->scan)
         rc = scan_add_pages(pool, n_pages);
     if (rc) {
         region_unmap(&guest.table_memory);
+        region_unmap(&guest.met_memory);
         region_unmap(&guest.marks_memory);
         free(guest.large);
         return rc;
     }
     guest.table = guest.table_memory.at;
+    guest.met = guest.met_memory.at;
     guest.marks = guest.marks_memory.at;
     memset(guest.table, 0xff, (size_t)n_pages * sizeof *guest.table); /* DEDUPCORE_ABSENT */
     for (; pool->n_domains <= domain; pool->n_domains++)
@@ -125,11 +131,26 @@ const uint32_t *dedupcore_pool_table(const dedupcore_pool *pool, uint32_t guest,
     return pool->guests[guest].table;
 }
 
+uint64_t dedupcore_pool_limit(const dedupcore_pool *pool)
+{
+    return pool->limit;
+}
+
+int dedupcore_pool_set_limit(dedupcore_pool *pool, uint64_t n_frames)
+{
+    if (n_frames > pool->frames.capacity)
+        return DEDUPCORE_EINVAL;
+    pool->limit = n_frames;
+    return 0;
+}
+
 /* --- counts ------------------------------------------------------------------------------------------------------ */
 
 void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *counts)
 {
-    uint64_t zero_frames = 0, zero_pages = 0, shared_zero_frames = 0;
+    uint64_t n_present = 0, zero_frames = 0, zero_pages = 0, shared_zero_frames = 0;
+    for (size_t guest = 0; guest < pool->n_guests; guest++)
+        n_present += pool->guests[guest].n_present;
     for (size_t domain = 0; domain < pool->n_domains; domain++) {
         const uint32_t frame = pool->zero_frames[domain];
         if (frame == DEDUPCORE_ABSENT)
@@ -142,11 +163,11 @@ void dedupcore_pool_count(const dedupcore_pool *pool, dedupcore_pool_counts *cou
     *counts = (dedupcore_pool_counts){
         .capacity = pool->frames.capacity,
         .in_use = pool->frames.in_use,
-        .pages_present = pool->n_present,
+        .pages_present = n_present,
         .zero_frames = zero_frames,
         .zero_pages = zero_pages,
         .pages_shared = shared,
-        .pages_sharing = pool->n_present - zero_pages - others,
+        .pages_sharing = n_present - zero_pages - others,
         .pages_unshared = others - shared,
         .first_touches = pool->first_touches,
         .cow_breaks = pool->cow_breaks,

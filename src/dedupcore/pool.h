@@ -7,15 +7,19 @@
 
 typedef struct {
     uint32_t *table;  /* [n_pages] frame or DEDUPCORE_ABSENT */
-    uint64_t *marks;  /* a bit a page, all zero between calls: which were met in a batch */
+    uint64_t *met;    /* a bit a page, all zero between calls: which were met in a batch */
+    uint8_t *marks;   /* [n_pages] DEDUPCORE_OUT and DEDUPCORE_ACCESSED_* */
     uint8_t *large;   /* [n_pages / DEDUPCORE_LARGE_PAGE + 1] 1: these pages are a large one; the last range may be short */
     uint64_t n_pages;
     uint64_t first; /* page 0 is page so many of all guests' */
     uint64_t looked, passes; /* of the policy esx: pages in this pass, and passes before it */
     uint16_t domain;
+    uint64_t n_present, n_out; /* pages that have a frame, and that are paged out */
+    uint64_t hands[2]; /* of the clocks of dedupcore_pool_oldest: of the host's marks, and of the guest's own */
+    uint64_t picked, rounds; /* of dedupcore_pool_pick: pages in this round, and rounds before it */
     uint64_t n_large;
     uint8_t wants_large; /* 1: the first touch of a range makes it a large page */
-    region table_memory, marks_memory;
+    region table_memory, met_memory, marks_memory;
 } pool_guest;
 
 /* What lies in a block: DEDUPCORE_LARGE_PAGE frames, the first of which has a number divisible by it. */
@@ -26,6 +30,8 @@ typedef struct {
 
 struct dedupcore_pool {
     frame_store frames;
+    uint64_t limit; /* frames that may be in use, as far as more are given out */
+    uint64_t seed;  /* of the order in which pages are picked */
     uint32_t *refs;    /* [capacity] pages mapped to the frame; 0: it is free, or will be at the end of the call */
     uint16_t *domains; /* [capacity] of the frame, while it is in use */
     pool_block *blocks; /* [capacity / DEDUPCORE_LARGE_PAGE + 1] */
@@ -38,7 +44,6 @@ struct dedupcore_pool {
     uint32_t *zero_frames; /* [n_domains] the frame that all zero pages had when they were shared, or DEDUPCORE_ABSENT */
     size_t n_domains, room_for_domains;
 
-    uint64_t n_present;
     uint64_t n_shared; /* frames with several pages, zero frames included */
     uint64_t n_large;  /* large pages of all guests */
     uint64_t first_touches, cow_breaks, merged, released, large_breaks, large_rebuilds;
@@ -61,9 +66,22 @@ void scan_break_large(dedupcore_pool *pool, uint32_t guest, uint32_t range);
 int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
 void scan_close(dedupcore_pool *pool);
 
+/* How many frames can be given out. */
 static inline uint64_t pool_n_free(const dedupcore_pool *pool)
 {
-    return pool->frames.capacity - pool->frames.in_use;
+    return pool->frames.in_use < pool->limit ? pool->limit - pool->frames.in_use : 0;
+}
+
+/* Whether the frames of a large page can be: so many of them, and in one block. */
+static inline int pool_has_block(const dedupcore_pool *pool)
+{
+    return pool_n_free(pool) >= DEDUPCORE_LARGE_PAGE && frames_have_block(&pool->frames);
+}
+
+/* Whether the page has no frame, and what it holds is elsewhere. */
+static inline int pool_is_out(const pool_guest *guest, uint64_t gpn)
+{
+    return guest->marks[gpn] & DEDUPCORE_OUT;
 }
 
 /* Whether a page can be mapped to the frame: 0 for one that is in use only until the end of the call. */
@@ -158,6 +176,9 @@ static inline int pool_owns_block(dedupcore_pool *pool, uint32_t frame)
  * ones.
  */
 void pool_touch_large(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n, uint64_t spare);
+
+/* The same for the page alone, which is absent; there must be a free frame. */
+void pool_touch_one_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn);
 
 /* The large page that the page is a part of becomes small ones, where they are. */
 static inline void pool_break_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)

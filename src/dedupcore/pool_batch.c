@@ -3,40 +3,63 @@
  *
  * Pages are in any order, so each step of page -> frame -> count or content may miss the cache: the steps are fetched ahead.
  */
-#include <string.h>
-
-#include "pool.h"
-
-enum {
-    TABLE_AHEAD = 32, /* pages between the fetch of a table entry and its use: memory's latency */
-    FRAME_AHEAD = 16, /* the same for what the entry leads to, so that the entry is there */
-};
+#include "pool_batch.h"
 
 /* --- what is wrong with a batch ---------------------------------------------------------------------------------- */
 
-static int set_mark(pool_guest *guest, uint32_t gpn)
+static int meet(pool_guest *guest, uint32_t gpn)
 {
-    uint64_t *word = guest->marks + gpn / 64;
+    uint64_t *word = guest->met + gpn / 64;
     const uint64_t bit = UINT64_C(1) << gpn % 64, before = *word;
     *word = before | bit;
     return (before & bit) != 0;
 }
 
-static int is_marked(const pool_guest *guest, uint32_t gpn)
+static int is_met(const pool_guest *guest, uint32_t gpn)
 {
-    return guest->marks[gpn / 64] >> gpn % 64 & 1;
+    return guest->met[gpn / 64] >> gpn % 64 & 1;
 }
 
-static void clear_marks(pool_guest *guest, const uint32_t *gpns, size_t n)
+static void clear_met(pool_guest *guest, const uint32_t *gpns, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        guest->marks[gpns[i] / 64] = 0; /* all marks are this batch's */
+        guest->met[gpns[i] / 64] = 0; /* all of them are this batch's */
 }
 
-static int in_range(const pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+int batch_in_range(const pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (gpns[i] >= guest->n_pages) {
+    uint32_t highest = 0;
+    for (size_t i = 0; i < n; i++) /* many at once, without a branch */
+        highest = gpns[i] > highest ? gpns[i] : highest;
+    if (highest < guest->n_pages)
+        return 1;
+    for (*wrong = 0; gpns[*wrong] < guest->n_pages; ++*wrong)
+        ;
+    return 0;
+}
+
+/* Sure without meeting any if they ascend. */
+int batch_is_distinct(pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+{
+    int ascend = 1;
+    if (!batch_in_range(guest, gpns, n, wrong))
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        ascend &= gpns[i - 1] < gpns[i];
+    if (ascend)
+        return 1;
+    size_t i = 0;
+    while (i < n && !meet(guest, gpns[i]))
+        i++;
+    clear_met(guest, gpns, i);
+    *wrong = i;
+    return i == n;
+}
+
+static int has_none_out(const pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+{
+    for (size_t i = 0; guest->n_out && i < n; i++) {
+        if (pool_is_out(guest, gpns[i])) {
             *wrong = i;
             return 0;
         }
@@ -44,55 +67,18 @@ static int in_range(const pool_guest *guest, const uint32_t *gpns, size_t n, siz
     return 1;
 }
 
-/* In range, and none twice: sure without marking any if they ascend. */
-static int are_distinct(pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
+int batch_is_in(pool_guest *guest, const uint32_t *gpns, size_t n, size_t *wrong)
 {
-    int ascend = 1;
-    if (!in_range(guest, gpns, n, wrong))
-        return 0;
-    for (size_t i = 1; i < n; i++)
-        ascend &= gpns[i - 1] < gpns[i];
-    if (ascend)
-        return 1;
-    size_t i = 0;
-    while (i < n && !set_mark(guest, gpns[i]))
-        i++;
-    clear_marks(guest, gpns, i);
-    *wrong = i;
-    return i == n;
+    return batch_is_distinct(guest, gpns, n, wrong) && has_none_out(guest, gpns, n, wrong);
 }
 
-/* Whether the bytes of a caller's are apart from the pool's. */
-static int is_outside(const dedupcore_pool *pool, const void *bytes, size_t n)
+int batch_is_outside(const dedupcore_pool *pool, const void *bytes, size_t n)
 {
     const uintptr_t base = (uintptr_t)pool->frames.base, at = (uintptr_t)bytes;
     return at >= base + (size_t)pool->frames.capacity * pool->frames.frame_size || at + n * pool->frames.frame_size <= base;
 }
 
-/* --- the steps of a batch ---------------------------------------------------------------------------------------- */
-
-/* Fetches what the pages ahead of number i will need. */
-static inline void fetch_ahead(const dedupcore_pool *pool, const pool_guest *guest, const uint32_t *gpns, size_t i,
-                               size_t n)
-{
-    if (i + TABLE_AHEAD < n)
-        __builtin_prefetch(guest->table + gpns[i + TABLE_AHEAD]);
-    if (i + FRAME_AHEAD < n) {
-        const uint32_t frame = guest->table[gpns[i + FRAME_AHEAD]];
-        if (frame != DEDUPCORE_ABSENT) {
-            __builtin_prefetch(pool->refs + frame);
-            __builtin_prefetch(frames_at(&pool->frames, frame));
-        }
-    }
-}
-
-static inline void copy_frame(void *to, const void *from, size_t frame_size)
-{
-    if (frame_size == 8) /* content names: a call would take longer than the copy */
-        memcpy(to, from, 8);
-    else
-        memcpy(to, from, frame_size);
-}
+/* --- the steps of a write ---------------------------------------------------------------------------------------- */
 
 /*
  * How many frames writing the batch takes, at the most: one for each page that has none, or a shared one. The last page of a
@@ -118,15 +104,15 @@ static uint64_t exact_need(dedupcore_pool *pool, pool_guest *guest, const uint32
             need++;
         } else if (pool->refs[frame] > 1) {
             pool->refs[frame]--;
-            (void)set_mark(guest, gpns[i]);
+            (void)meet(guest, gpns[i]);
             need++;
         }
     }
     for (size_t i = 0; i < n; i++) {
-        if (is_marked(guest, gpns[i]))
+        if (is_met(guest, gpns[i]))
             pool->refs[guest->table[gpns[i]]]++;
     }
-    clear_marks(guest, gpns, n);
+    clear_met(guest, gpns, n);
     return need;
 }
 
@@ -157,25 +143,6 @@ static void prepare_large(dedupcore_pool *pool, pool_guest *guest, const uint32_
         touch_large(pool, guest, gpns, n);
 }
 
-/* The frame that the page's new content goes to. */
-static inline uint32_t frame_to_write(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
-{
-    const uint32_t before = guest->table[gpn];
-    if (before != DEDUPCORE_ABSENT && pool->refs[before] == 1) {
-        pool_forget_zero(pool, before);
-        pool->cow_breaks += pool->scan && scan_unprotect(pool, before); /* the last page of a shared frame keeps it */
-        return before;
-    }
-    if (before == DEDUPCORE_ABSENT) {
-        pool->n_present++;
-        pool->first_touches++;
-    } else {
-        pool_drop_ref(pool, before);
-        pool->cow_breaks++;
-    }
-    return guest->table[gpn] = pool_new_frame(pool, guest->domain);
-}
-
 /* --- the batches ------------------------------------------------------------------------------------------------- */
 
 int dedupcore_pool_write(dedupcore_pool *pool, uint32_t number, const uint32_t *gpns, const void *data, size_t n,
@@ -183,10 +150,10 @@ int dedupcore_pool_write(dedupcore_pool *pool, uint32_t number, const uint32_t *
 {
     const size_t size = pool->frames.frame_size;
     *wrong = n;
-    if (number >= pool->n_guests || !is_outside(pool, data, n))
+    if (number >= pool->n_guests || !batch_is_outside(pool, data, n))
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
-    if (!are_distinct(guest, gpns, n, wrong))
+    if (!batch_is_in(guest, gpns, n, wrong))
         return DEDUPCORE_EINVAL;
     *wrong = n;
     if (n > pool_n_free(pool) && rough_need(pool, guest, gpns, n) > pool_n_free(pool) &&
@@ -209,10 +176,10 @@ int dedupcore_pool_read(const dedupcore_pool *pool, uint32_t number, const uint3
 {
     const size_t size = pool->frames.frame_size;
     *wrong = n;
-    if (number >= pool->n_guests || !is_outside(pool, out, n))
+    if (number >= pool->n_guests || !batch_is_outside(pool, out, n))
         return DEDUPCORE_EINVAL;
     const pool_guest *guest = pool->guests + number;
-    if (!in_range(guest, gpns, n, wrong))
+    if (!batch_in_range(guest, gpns, n, wrong) || !has_none_out(guest, gpns, n, wrong))
         return DEDUPCORE_EINVAL;
     for (size_t i = 0; i < n; i++) {
         fetch_ahead(pool, guest, gpns, i, n);
@@ -232,20 +199,13 @@ int dedupcore_pool_release(dedupcore_pool *pool, uint32_t number, const uint32_t
     if (number >= pool->n_guests)
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
-    if (!are_distinct(guest, gpns, n, wrong))
+    if (!batch_is_in(guest, gpns, n, wrong))
         return DEDUPCORE_EINVAL;
     for (size_t i = 0; i < n; i++) {
         fetch_ahead(pool, guest, gpns, i, n);
-        const uint32_t frame = guest->table[gpns[i]];
-        if (frame == DEDUPCORE_ABSENT)
+        if (guest->table[gpns[i]] == DEDUPCORE_ABSENT)
             continue;
-        if (pool_is_large(guest, gpns[i]))
-            pool_break_large(pool, guest, gpns[i]);
-        guest->table[gpns[i]] = DEDUPCORE_ABSENT;
-        if (pool->scan)
-            scan_page_released(pool, guest->first + gpns[i]);
-        pool_drop_ref(pool, frame);
-        pool->n_present--;
+        give_up_frame(pool, guest, gpns[i]);
         pool->released++;
     }
     frames_settle(&pool->frames);
@@ -259,7 +219,7 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t number, const uint32_t *
     if (number >= pool->n_guests || pool->scan)
         return DEDUPCORE_EINVAL;
     pool_guest *guest = pool->guests + number;
-    if (!are_distinct(guest, gpns, n, wrong))
+    if (!batch_is_in(guest, gpns, n, wrong))
         return DEDUPCORE_EINVAL;
     for (size_t i = 0; i < n; i++) {
         if (guest->table[gpns[i]] == DEDUPCORE_ABSENT || !pool_is_mapped(pool, into[i]) ||

@@ -25,11 +25,42 @@ static int is_zero(const dedupcore_pool *pool, uint32_t frame)
 
 /* --- the pages: found[frame] becomes how many are mapped there --------------------------------------------------- */
 
-static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_flaw *flaw)
+/* What is wrong with the marks of a page, or NULL. */
+static const char *marks_flaw(const pool_guest *guest, uint64_t gpn)
 {
-    uint64_t n_present = 0, n_pages = 0;
+    enum { MARKS = DEDUPCORE_OUT | DEDUPCORE_ACCESSED_BY_HOST | DEDUPCORE_ACCESSED_BY_GUEST };
+    if (guest->marks[gpn] & ~MARKS)
+        return "a page has a mark that there is none of";
+    if (guest->marks[gpn] & DEDUPCORE_OUT && guest->table[gpn] != DEDUPCORE_ABSENT)
+        return "a page that is paged out has a frame";
+    return NULL;
+}
+
+static int check_marks(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
     for (uint32_t g = 0; g < pool->n_guests; g++) {
         const pool_guest *guest = pool->guests + g;
+        uint64_t n_out = 0;
+        for (uint64_t i = 0; i < guest->n_pages; i++) {
+            const char *what = marks_flaw(guest, i);
+            if (what)
+                return broken(flaw, what, g, i, guest->table[i]);
+            n_out += guest->marks[i] & DEDUPCORE_OUT;
+        }
+        if (n_out != guest->n_out)
+            return broken(flaw, "the number of pages that are paged out is wrong", g, UINT64_MAX, UINT64_MAX);
+        if (guest->hands[0] >= guest->n_pages || guest->hands[1] >= guest->n_pages || guest->picked >= guest->n_pages)
+            return broken(flaw, "a search for victims is where no page is", g, UINT64_MAX, UINT64_MAX);
+    }
+    return 0;
+}
+
+static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_flaw *flaw)
+{
+    uint64_t n_pages = 0;
+    for (uint32_t g = 0; g < pool->n_guests; g++) {
+        const pool_guest *guest = pool->guests + g;
+        uint64_t n_present = 0;
         for (uint64_t i = 0; i < guest->n_pages; i++) {
             const uint32_t frame = guest->table[i];
             if (frame == DEDUPCORE_ABSENT)
@@ -43,14 +74,14 @@ static int check_guests(const dedupcore_pool *pool, uint32_t *found, dedupcore_f
             found[frame]++;
             n_present++;
         }
+        if (n_present != guest->n_present)
+            return broken(flaw, "the number of present pages is wrong", g, UINT64_MAX, UINT64_MAX);
         for (uint64_t i = 0; i < (guest->n_pages + 63) / 64; i++) {
-            if (guest->marks[i])
+            if (guest->met[i])
                 return broken(flaw, "a mark of a batch was left behind", g, i * 64, UINT64_MAX);
         }
         n_pages += guest->n_pages;
     }
-    if (n_present != pool->n_present)
-        return broken(flaw, "the number of present pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
     if (n_pages != pool->n_pages)
         return broken(flaw, "the number of pages is wrong", NOWHERE, UINT64_MAX, UINT64_MAX);
     return 0;
@@ -231,6 +262,8 @@ int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     rc = region_map(&blocks, (size_t)(pool->frames.touched / DEDUPCORE_LARGE_PAGE + 1) * sizeof(uint32_t), 1, PAGES_SMALL);
     if (rc == 0)
         rc = check_guests(pool, memory.at, flaw);
+    if (rc == 0)
+        rc = check_marks(pool, flaw);
     if (rc == 0)
         rc = check_frames(pool, memory.at, flaw);
     if (rc == 0)

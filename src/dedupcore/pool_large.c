@@ -28,6 +28,16 @@ int pool_is_unmixed(const dedupcore_pool *pool, uint32_t block)
 
 /* --- first touch ------------------------------------------------------------------------------------------------- */
 
+/* Whether a page of the range is paged out: what it holds cannot be a part of a large page before it is back. */
+static int has_out(const pool_guest *guest, uint32_t range)
+{
+    const uint8_t *marks = guest->marks + (size_t)range * DEDUPCORE_LARGE_PAGE;
+    uint8_t all = 0;
+    for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE && guest->n_out; i++)
+        all |= marks[i];
+    return all & DEDUPCORE_OUT;
+}
+
 static int is_untouched(const pool_guest *guest, uint32_t range)
 {
     const uint32_t *pages = pool_range(guest, range);
@@ -35,7 +45,7 @@ static int is_untouched(const pool_guest *guest, uint32_t range)
         if (pages[i] != DEDUPCORE_ABSENT)
             return 0;
     }
-    return 1;
+    return !has_out(guest, range);
 }
 
 /* A block of free frames, for the pages of one large page of the domain. */
@@ -49,33 +59,46 @@ static uint32_t new_block(dedupcore_pool *pool, uint16_t domain)
     return first;
 }
 
+/* Gives the range, which is untouched, a block of frames. */
+static void fill_range(dedupcore_pool *pool, pool_guest *guest, uint32_t range)
+{
+    const uint32_t first = new_block(pool, guest->domain);
+    for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++)
+        pool_range(guest, range)[i] = first + i;
+    guest->n_present += DEDUPCORE_LARGE_PAGE;
+    pool->first_touches += DEDUPCORE_LARGE_PAGE;
+    make_large(pool, guest, range);
+}
+
 void pool_touch_large(dedupcore_pool *pool, pool_guest *guest, const uint32_t *gpns, size_t n, uint64_t spare)
 {
-    enum { MARK_WORDS = DEDUPCORE_LARGE_PAGE / 64 };
+    enum { MET_WORDS = DEDUPCORE_LARGE_PAGE / 64 };
     const uint64_t n_ranges = pool_n_ranges(pool, guest);
     uint32_t seen = UINT32_MAX;
     for (size_t i = 0; i < n; i++)
-        guest->marks[gpns[i] / 64] |= UINT64_C(1) << gpns[i] % 64;
-    for (size_t i = 0; i < n && frames_have_block(&pool->frames); i++) {
+        guest->met[gpns[i] / 64] |= UINT64_C(1) << gpns[i] % 64;
+    for (size_t i = 0; i < n && pool_has_block(pool); i++) {
         const uint32_t range = gpns[i] / DEDUPCORE_LARGE_PAGE;
         if (range == seen || range >= n_ranges)
             continue;
         seen = range;
         uint64_t more = DEDUPCORE_LARGE_PAGE;
-        for (size_t word = 0; word < MARK_WORDS; word++)
-            more -= (uint64_t)__builtin_popcountll(guest->marks[(size_t)range * MARK_WORDS + word]);
+        for (size_t word = 0; word < MET_WORDS; word++)
+            more -= (uint64_t)__builtin_popcountll(guest->met[(size_t)range * MET_WORDS + word]);
         if (more > spare || !is_untouched(guest, range))
             continue;
         spare -= more;
-        const uint32_t first = new_block(pool, guest->domain);
-        for (uint32_t j = 0; j < DEDUPCORE_LARGE_PAGE; j++)
-            pool_range(guest, range)[j] = first + j;
-        pool->n_present += DEDUPCORE_LARGE_PAGE;
-        pool->first_touches += DEDUPCORE_LARGE_PAGE;
-        make_large(pool, guest, range);
+        fill_range(pool, guest, range);
     }
     for (size_t i = 0; i < n; i++)
-        guest->marks[gpns[i] / 64] = 0;
+        guest->met[gpns[i] / 64] = 0;
+}
+
+void pool_touch_one_large(dedupcore_pool *pool, pool_guest *guest, uint32_t gpn)
+{
+    const uint32_t range = gpn / DEDUPCORE_LARGE_PAGE;
+    if (range < pool_n_ranges(pool, guest) && pool_has_block(pool) && is_untouched(guest, range))
+        fill_range(pool, guest, range);
 }
 
 int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t number)
@@ -104,13 +127,13 @@ static int are_ranges(const dedupcore_pool *pool, pool_guest *guest, const uint3
     const uint64_t n_ranges = pool_n_ranges(pool, guest);
     size_t i = 0;
     for (; i < n && ranges[i] < n_ranges && guest->large[ranges[i]] == large; i++) {
-        uint64_t *word = guest->marks + ranges[i] / 64;
+        uint64_t *word = guest->met + ranges[i] / 64;
         if (*word >> ranges[i] % 64 & 1)
             break;
         *word |= UINT64_C(1) << ranges[i] % 64;
     }
     for (size_t j = 0; j < i; j++)
-        guest->marks[ranges[j] / 64] = 0;
+        guest->met[ranges[j] / 64] = 0;
     *wrong = i;
     return i == n;
 }
@@ -152,12 +175,13 @@ static range_state look_at(const dedupcore_pool *pool, const uint32_t *pages)
     return state;
 }
 
-/* Copies what the pages hold to a block of their own; absent ones become zero pages. */
-static void move_to_block(dedupcore_pool *pool, uint32_t *pages, uint32_t first)
+/* Copies what the range's pages hold to a block of their own; absent ones become zero pages. */
+static void move_to_block(dedupcore_pool *pool, pool_guest *guest, uint32_t range, uint32_t first)
 {
+    uint32_t *pages = pool_range(guest, range);
     for (uint32_t i = 0; i < DEDUPCORE_LARGE_PAGE; i++) {
         if (pages[i] == DEDUPCORE_ABSENT) {
-            pool->n_present++;
+            guest->n_present++;
             pool->first_touches++;
         } else {
             memcpy(frames_at(&pool->frames, first + i), frames_at(&pool->frames, pages[i]), pool->frames.frame_size);
@@ -182,9 +206,9 @@ static int rebuild(dedupcore_pool *pool, pool_guest *guest, uint32_t range, uint
                 scan_frame_large(pool, pages[i]);
         }
     } else {
-        if (!frames_have_block(&pool->frames))
+        if (!pool_has_block(pool) || has_out(guest, range))
             return 0;
-        move_to_block(pool, pages, new_block(pool, guest->domain));
+        move_to_block(pool, guest, range, new_block(pool, guest->domain));
         frames_settle(&pool->frames); /* so that the next range may have these frames */
     }
     make_large(pool, guest, range);

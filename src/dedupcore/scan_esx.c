@@ -13,37 +13,8 @@
  */
 #include <string.h>
 
-#include "random.h"
+#include "page_order.h"
 #include "scan.h"
-
-/* --- the order --------------------------------------------------------------------------------------------------- */
-
-/* A permutation of the numbers below n: one of those of `bits` bits, again and again until it is below n. */
-typedef struct {
-    uint64_t n, mask, stream;
-    unsigned shift;
-} order;
-
-static order order_of(const dedupcore_pool *pool, uint32_t number)
-{
-    const pool_guest *guest = pool->guests + number;
-    unsigned bits = 1;
-    while ((guest->n_pages - 1) >> bits)
-        bits++;
-    const uint64_t stream = random_stream(random_mix(pool->scan->policy.seed) + number);
-    return (order){guest->n_pages, (UINT64_C(1) << bits) - 1, random_stream(stream + guest->passes), (bits + 1) / 2};
-}
-
-static uint64_t order_at(const order *o, uint64_t i)
-{
-    do {
-        for (uint64_t round = 0; round < 3; round++) { /* each a bijection of numbers of so many bits */
-            i = (i + random_at(o->stream, 2 * round)) * (random_at(o->stream, 2 * round + 1) | 1) & o->mask;
-            i ^= i >> o->shift;
-        }
-    } while (i >= o->n);
-    return i;
-}
 
 /* --- pages ------------------------------------------------------------------------------------------------------- */
 
@@ -132,7 +103,7 @@ void scan_break_large(dedupcore_pool *pool, uint32_t number, uint32_t range)
 /* --- passes ------------------------------------------------------------------------------------------------------ */
 
 /* Takes the next pages of the guest's order that have to be looked at; *left: how many of the order are still to be taken. */
-static void take_pages(dedupcore_pool *pool, const order *o, look *batch, uint64_t most, uint64_t *left)
+static void take_pages(dedupcore_pool *pool, const page_order *o, look *batch, uint64_t most, uint64_t *left)
 {
     scan *s = pool->scan;
     pool_guest *guest = pool->guests + batch->guest;
@@ -142,7 +113,7 @@ static void take_pages(dedupcore_pool *pool, const order *o, look *batch, uint64
     if (most > guest->n_pages - guest->looked)
         most = guest->n_pages - guest->looked;
     for (uint64_t i = 0; i < most; i++) {
-        ahead[i] = order_at(o, guest->looked + i);
+        ahead[i] = page_order_at(o, guest->looked + i);
         __builtin_prefetch(s->pages + guest->first + ahead[i]);
     }
     batch->n = 0;
@@ -164,7 +135,8 @@ int dedupcore_pool_scan_guest(dedupcore_pool *pool, uint32_t guest, uint64_t *n_
     if (!s || s->policy.kind != DEDUPCORE_POLICY_ESX || guest >= pool->n_guests)
         return DEDUPCORE_EINVAL;
     const uint64_t most = look_most(pool->frames.frame_size);
-    const order o = order_of(pool, guest);
+    const page_order o = page_order_of(pool->guests[guest].n_pages, random_mix(s->policy.seed) + guest,
+                                       pool->guests[guest].passes);
     look batch = {.guest = guest};
     while (*n_pages && !*ended) {
         take_pages(pool, &o, &batch, most, n_pages);

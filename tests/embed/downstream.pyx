@@ -241,3 +241,36 @@ def policies():
         found.append((counts.in_use, scanned.pages_scanned))
         dedupcore.pool_destroy(made)
     return found
+
+
+def paging():
+    """A guest of three pages on a host with frames for two: what is done, which page goes, and what it comes back as."""
+    cdef dedupcore.dedupcore_pool *made = NULL
+    cdef dedupcore.dedupcore_touched touched
+    cdef uint32_t guest = 0
+    cdef uint32_t[3] gpns = [0, 1, 2]
+    cdef uint32_t victim = 9
+    cdef uint8_t[3] writes = [1, 1, 1]
+    cdef uint8_t[3] accessed
+    cdef uint64_t[3] names = [7, 8, 9]
+    cdef uint64_t name = 0, n_pages = 0
+    cdef size_t wrong, found = 0
+    assert dedupcore.pool_create(&made, 3, 8) == 0
+    assert dedupcore.pool_add_guest(made, 3, 0, &guest) == 0
+    dedupcore.pool_set_seed(made, 1)
+    assert dedupcore.pool_set_limit(made, 2) == 0 and dedupcore.pool_limit(made) == 2
+    with nogil:
+        dedupcore.pool_touch(made, 0, gpns, writes, names, 3, &touched, &wrong)
+    done = [touched.done, touched.first_touches, touched.cow_breaks]
+    assert dedupcore.pool_take_accessed(made, 0, dedupcore.DEDUPCORE_ACCESSED_BY_GUEST, gpns, 3, accessed, &wrong) == 0
+    assert dedupcore.pool_oldest(made, 0, dedupcore.DEDUPCORE_ACCESSED_BY_GUEST, NULL, &victim, 1, &found) == 0
+    assert found == 1 and victim == 0
+    assert dedupcore.pool_pick(made, 0, NULL, gpns, 3, &found) == 0 and found == 2
+    assert dedupcore.pool_page_out(made, 0, &victim, &name, 1, &wrong) == 0
+    assert dedupcore.pool_marks(made, 0, &n_pages)[0] & dedupcore.DEDUPCORE_OUT and n_pages == 3
+    out = dedupcore.pool_out(made, 0)
+    assert dedupcore.pool_present(made, 0) == 1
+    assert dedupcore.pool_page_in(made, 0, &victim, &name, 1, &wrong) == 0
+    assert dedupcore.pool_forget(made, 0, &victim, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL
+    dedupcore.pool_destroy(made)
+    return done, [accessed[i] for i in range(3)], out, name

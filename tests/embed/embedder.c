@@ -247,6 +247,37 @@ int main(void)
     CHECK(now.in_use == 3);
     dedupcore_pool_destroy(pool);
 
+    /* A host with too little memory: frames for two of three pages. */
+    dedupcore_touched touched;
+    size_t found = 9;
+    const uint32_t accesses[] = {1, 1, 0, 2};
+    const uint8_t writes[] = {0, 1, 1, 1}, only_second[] = {0, 1, 0};
+    uint32_t victims[3] = {9, 9, 9};
+    CHECK(dedupcore_pool_create(&pool, 3, 8) == 0 && dedupcore_pool_add_guest(pool, 3, 0, &number) == 0);
+    dedupcore_pool_set_seed(pool, 1);
+    CHECK(dedupcore_pool_set_limit(pool, 4) == DEDUPCORE_EINVAL && dedupcore_pool_limit(pool) == 3);
+    CHECK(dedupcore_pool_set_limit(pool, 2) == 0 && dedupcore_pool_limit(pool) == 2);
+    CHECK(dedupcore_pool_touch(pool, 0, accesses, writes, "aaaaaaaabbbbbbbbcccccccc", 4, &touched, &wrong) == 0);
+    CHECK(touched.done == 3 && touched.first_touches == 2 && touched.cow_breaks == 0);
+    CHECK(dedupcore_pool_touch(pool, 0, out_of_range, NULL, NULL, 2, &touched, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    CHECK(dedupcore_pool_take_accessed(pool, 0, DEDUPCORE_ACCESSED_BY_HOST, accesses, 1, &moved, &wrong) == 0 && moved == 1);
+    CHECK(dedupcore_pool_marks(pool, 0, &n_pages)[1] == DEDUPCORE_ACCESSED_BY_GUEST && n_pages == 3);
+    CHECK(dedupcore_pool_oldest(pool, 0, DEDUPCORE_ACCESSED_BY_HOST, NULL, victims, 1, &found) == 0 && found == 1);
+    CHECK(victims[0] == 1 && !dedupcore_pool_marks(pool, 1, NULL));
+    CHECK(dedupcore_pool_pick(pool, 0, only_second, victims, 3, &found) == 0 && found == 1 && victims[0] == 1);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0 && memcmp(pages_out, "aaaaaaaa", 8) == 0);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_read(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EINVAL && dedupcore_pool_out(pool, 0) == 1);
+    CHECK(dedupcore_pool_present(pool, 0) == 1 && dedupcore_pool_present(pool, 9) == 0);
+    CHECK(dedupcore_pool_touch(pool, 0, accesses + 3, writes + 3, "cccccccc", 1, &touched, &wrong) == 0 && touched.done == 1);
+    CHECK(dedupcore_pool_touch(pool, 0, victims, NULL, NULL, 1, &touched, &wrong) == 0 && touched.done == 0);
+    CHECK(dedupcore_pool_page_in(pool, 0, victims, pages_out, 1, &wrong) == DEDUPCORE_EFULL);
+    CHECK(dedupcore_pool_set_limit(pool, 3) == 0 && dedupcore_pool_page_in(pool, 0, victims, pages_out, 1, &wrong) == 0);
+    CHECK(dedupcore_pool_forget(pool, 0, victims, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0);
+    CHECK(dedupcore_pool_forget(pool, 0, victims, 1, &wrong) == 0 && dedupcore_pool_check(pool, &flaw) == 0);
+    dedupcore_pool_destroy(pool);
+
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);
     CHECK(setenv("DEDUPCORE_DISABLE_CPU", "all", 1) == 0 && dedupcore_cpu_used() == 0);

@@ -81,6 +81,10 @@ def test_a_cython_extension_has_large_pages(downstream: Path) -> None:
     assert prints(downstream, "import downstream; print(downstream.large_pages())") == expected
 
 
+def test_a_cython_extension_pages_out(downstream: Path) -> None:
+    assert prints(downstream, "import downstream; print(downstream.paging())") == "([2, 2, 0], [1, 1, 0], 1, 7)"
+
+
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:
     """The extension links no part of the engine: all calls go through the capsule."""
     (library,) = downstream.glob("downstream*.so")

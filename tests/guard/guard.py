@@ -64,6 +64,8 @@ POLICIES: dict[str, tuple[str, float]] = {
     "ksm again": ("step_scan", 9.2),
     "smart": ("step_scan", 13.4),
     "esx": ("step_scan_guest", 380),
+    "access": ("step_touch", 61.5),
+    "access shared": ("step_touch", 102),
 }
 
 STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}

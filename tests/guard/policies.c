@@ -2,7 +2,9 @@
  * policies STEP PAGES: two guests of content names in a pool with a policy, each name twice, and then one step of its scanner:
  * "dirty" and "ksm": the pass that shares all of them; "dirty again": one after each 64th page of a guest was written;
  * "ksm again" and "smart": one of which nothing comes, without smart_scan and with it; "esx": the first pass of a guest whose pages
- * are all different. Instructions are counted in that pass alone: it is made by a function of its own. Prints nothing.
+ * are all different. Or a guest's accesses, as many as it has pages, 3 of 10 of them writes: "access" in place, "access shared" to
+ * pages that the other guest shares. Instructions are counted in that pass, or batch, alone: it is made by a function of its own.
+ * Prints nothing.
  */
 #include <dedupcore.h>
 
@@ -27,6 +29,28 @@ APART int step_scan_guest(void)
     int ended;
     uint64_t pages = UINT64_MAX;
     return dedupcore_pool_scan_guest(pool, 0, &pages, &ended) || !ended;
+}
+
+static uint8_t *writes;
+
+APART int step_touch(void)
+{
+    dedupcore_touched touched;
+    size_t wrong;
+    return dedupcore_pool_touch(pool, 0, gpns, writes, names, n, &touched, &wrong) || touched.done != n;
+}
+
+/* In scattered order. */
+static int access_pages(void)
+{
+    writes = malloc(n);
+    if (!writes)
+        return 1;
+    for (size_t i = 0; i < n; i++) {
+        gpns[i] = (uint32_t)(i * 7 % n);
+        writes[i] = i % 10 < 3;
+    }
+    return step_touch();
 }
 
 /* Two guests with n pages each, of which the second has the same as the first. */
@@ -93,6 +117,10 @@ int main(int argc, char **argv)
         return fill_unique(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || step_scan();
     if (strcmp(step, "smart") == 0)
         return fill_unique(DEDUPCORE_POLICY_KSM, 1) || pass_before() || pass_before() || step_scan();
+    if (strcmp(step, "access") == 0)
+        return fill_unique(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || access_pages();
+    if (strcmp(step, "access shared") == 0)
+        return fill(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || access_pages();
     if (strcmp(step, "esx") == 0)
         return fill_unique(DEDUPCORE_POLICY_ESX, 0) || step_scan_guest();
     return 2;

@@ -208,6 +208,10 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
         pytest.param("if (pool->frames.frame_size == 8) {", "if (0) {", "dirty", id="a call a name"),
         pytest.param("while (bits < MOST_BITS && n >> bits >= PER_CHAIN)", "while (0)", "dirty", id="long chains"),
         pytest.param("if (p->left < 8 ||", "if (1 ||", "ksm again", id="page by page"),
+        pytest.param("TOGETHER = 64,", "TOGETHER = 1,", "access", id="access by access"),
+        pytest.param(
+            "if (store->used.level[0][store->lowest] == ~UINT64_C(0))", "if (1)", "access shared", id="a search a break"
+        ),
     ],
 )
 def test_a_slowdown_planted_in_a_policy_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pagedup.sharing import Dirty, Esx, FramePool, Ksm, PoolGuest
-from pagedup.sharing.frame_pool import ABSENT, LARGE_PAGE
+from pagedup.sharing.frame_pool import ABSENT, LARGE_PAGE, OUT
 from pagedup.sharing.policies import Policy
 
 PAGES, LARGE_PAGES, CAPACITY = 80, LARGE_PAGE + 30, 3 * LARGE_PAGE  # large guests fill it now and then
@@ -40,6 +40,7 @@ class PolicyAndModel(RuleBasedStateMachine):
         self.pool = FramePool(CAPACITY if self.large else 2 * PAGES, frame_size, policy=policy)
         self.guests: list[PoolGuest] = []
         self.model: list[dict[int, bytes]] = []
+        self.out: list[dict[int, bytes]] = []
         self.another_guest(0)
 
     def teardown(self) -> None:
@@ -58,17 +59,23 @@ class PolicyAndModel(RuleBasedStateMachine):
         """Pages at both ends of a large page, and behind it, in guests that have one."""
         return [n if n < PAGES // 3 else LARGE_PAGES - 1 - (PAGES - 1 - n) for n in numbers] if self.large else numbers
 
+    def places_in(self, which: int, numbers: list[int]) -> list[int]:
+        """Those of them that are not out."""
+        out = self.out[which % len(self.guests)]
+        return [gpn for gpn in self.places(numbers) if gpn not in out]
+
     @precondition(lambda self: len(self.guests) < 4)
     @rule(domain=st.sampled_from([None, "a", "b"]))
     def another_guest(self, domain: Any) -> None:
         pages = LARGE_PAGES if self.large else PAGES
         self.guests.append(self.pool.add_guest(pages, domain=domain, large_pages=self.large and len(self.guests) < 2))
         self.model.append({})
+        self.out.append({})
 
     @rule(which=st.integers(0, 3), numbers=NUMBERS | RUNS, first=st.integers(0, 5), same=st.booleans())
     def write(self, which: int, numbers: list[int], first: int, same: bool) -> None:
         guest, model = self.pick(which)
-        gpns = self.places(numbers)
+        gpns = self.places_in(which, numbers)
         contents = [self.content(first if same else (first + gpn * gpn) % 6) for gpn in gpns]
         before = self.pool.counts(), self.pool.scan_counts()
         try:
@@ -83,10 +90,35 @@ class PolicyAndModel(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3), numbers=NUMBERS | RUNS)
     def release(self, which: int, numbers: list[int]) -> None:
         guest, model = self.pick(which)
-        gpns = self.places(numbers)
+        gpns = self.places_in(which, numbers)
         guest.release(gpns)
         for gpn in gpns:
             model.pop(gpn, None)
+
+    @rule(which=st.integers(0, 3), numbers=NUMBERS | RUNS)
+    def page_out(self, which: int, numbers: list[int]) -> None:
+        guest, model = self.pick(which)
+        gpns = [gpn for gpn in self.places(numbers) if gpn in model]
+        out = np.full((len(gpns), self.size), 0xEE, np.uint8)
+        guest.page_out(gpns, out)
+        for gpn, frame in zip(gpns, out, strict=True):
+            assert frame.tobytes() == model[gpn]
+            self.out[which % len(self.guests)][gpn] = model.pop(gpn)
+
+    @rule(which=st.integers(0, 3), every=st.integers(1, 3))
+    def page_in(self, which: int, every: int) -> None:
+        guest, model = self.pick(which)
+        out = self.out[which % len(self.guests)]
+        gpns = sorted(out)[::every]
+        contents = np.frombuffer(b"".join(out[gpn] for gpn in gpns), np.uint8).reshape(len(gpns), self.size)
+        before = self.pool.counts(), self.pool.scan_counts()
+        try:
+            guest.page_in(gpns, contents)
+        except MemoryError:
+            assert (self.pool.counts(), self.pool.scan_counts()) == before
+            return
+        for gpn in gpns:
+            model[gpn] = out.pop(gpn)
 
     @rule(seconds=st.floats(0, 1) | st.just(math.inf))
     def scan(self, seconds: float) -> None:
@@ -138,8 +170,11 @@ class PolicyAndModel(RuleBasedStateMachine):
             return
         self.pool.check()
         for guest, model in zip(self.guests, self.model, strict=True):
-            out = np.full((guest.pages, self.size), 0xEE, np.uint8)
-            guest.read(np.arange(guest.pages), out)
+            out = np.zeros((guest.pages, self.size), np.uint8)
+            there = np.flatnonzero(guest.marks & OUT == 0)
+            read = np.full((len(there), self.size), 0xEE, np.uint8)
+            guest.read(there, read)
+            out[there] = read
             present = guest.page_table != ABSENT
             assert np.flatnonzero(present).tolist() == sorted(model)
             assert all(out[gpn].tobytes() == content for gpn, content in model.items())

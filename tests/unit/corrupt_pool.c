@@ -13,7 +13,7 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->guests[0].table[3] = DEDUPCORE_ABSENT) \
     WAY(pool->guests[0].table[99] = 130) \
     WAY(pool->guests[0].table[99] = 0) \
-    WAY(pool->guests[1].marks[1] = 1) \
+    WAY(pool->guests[1].met[1] = 1) \
     WAY(pool->guests[1].domain = 0) \
     WAY(pool->refs[0]++) \
     WAY(pool->refs[130] = 1) \
@@ -23,7 +23,7 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->zero_frames[1] = pool->guests[1].table[15]) \
     WAY(pool->zero_frames[0] = pool->zero_frames[1]) \
     WAY(pool->zero_frames[0] = 130) \
-    WAY(pool->n_present++) \
+    WAY(pool->guests[1].n_present++) \
     WAY(pool->n_shared--) \
     WAY(pool->n_pages--) \
     WAY(pool->frames.in_use++) \
@@ -34,7 +34,14 @@ enum { SIZE = 64, CAPACITY = 300, PAGES = 100 };
     WAY(pool->frames.used.level[0][4] &= ~(UINT64_C(1) << 63)) \
     WAY(pool->frames.used.level[1][0] |= UINT64_C(1) << 3) \
     WAY(pool->frames.used.level[1][0] &= ~UINT64_C(1)) \
-    WAY(pool->frames.lowest = 4)
+    WAY(pool->frames.lowest = 4) \
+    WAY(pool->guests[2].marks[90] = DEDUPCORE_OUT) \
+    WAY(pool->guests[2].marks[20] = 0) \
+    WAY(pool->guests[2].marks[3] |= DEDUPCORE_OUT, pool->guests[2].n_out++) \
+    WAY(pool->guests[0].marks[0] = 8) \
+    WAY(pool->guests[2].n_out = 0) \
+    WAY(pool->guests[1].hands[1] = PAGES) \
+    WAY(pool->guests[1].picked = PAGES)
 
 static dedupcore_pool *make(void)
 {
@@ -57,7 +64,8 @@ static dedupcore_pool *make(void)
     must(dedupcore_pool_share(pool, &key, NULL));
     must(dedupcore_pool_write(pool, 0, gpns + 3, data + 20 * SIZE, 1, &wrong)); /* a frame of its own */
     must(dedupcore_pool_add_guest(pool, PAGES, 0, &number));
-    must(dedupcore_pool_write(pool, number, gpns, data, 20, &wrong)); /* so that the first 64 frames are in use */
+    must(dedupcore_pool_write(pool, number, gpns, data, 21, &wrong)); /* so that the first 64 frames are in use */
+    must(dedupcore_pool_page_out(pool, number, gpns + 20, data, 1, &wrong));
     return pool;
 }
 

@@ -16,7 +16,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```\n(.*?)```\n", TEXT, re.DOTALL
 
 
 def test_there_are_examples() -> None:
-    assert ["DirtyLog" in code for code, _ in EXAMPLES] == [False, True]
+    assert ["DirtyLog" in code for code, _ in EXAMPLES] == [False, False, True]
 
 
 @pytest.mark.skipif(mmap.PAGESIZE != 4096, reason="the examples are of pages of 4096 bytes")
@@ -26,7 +26,7 @@ def test_there_are_examples() -> None:
         pytest.param(code, output, marks=[pytest.mark.userfaultfd] if "DirtyLog" in code else [])
         for code, output in EXAMPLES
     ],
-    ids=["policies", "dirty-log"],
+    ids=["policies", "paging", "dirty-log"],
 )
 def test_an_example(code: str, output: str) -> None:
     done = run_python(SMALL_PAGES + code)

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,44 @@ def test_pages_a_second(policy: Policy) -> None:
         assert pool.scan_counts().pages_scanned == 5100
         pool.scan(1.5)
         assert pool.scan_counts().pages_scanned == 12_600
+
+
+@pytest.mark.parametrize("policy", [Ksm(smart_scan=False), Dirty()], ids=repr)
+def test_another_pace(policy: Any) -> None:
+    """As ksmtuned changes it: from the last time that it woke up on, which was 10 ms ago."""
+    with FramePool(20_000, 8, policy=policy) as pool:
+        filled(pool, np.arange(1, 20_001))
+        pool.scan(0.03)
+        pool.retune(replace(policy, pages_to_scan=7, sleep_millisecs=15))
+        pool.scan(0.004)
+        assert pool.scan_counts().pages_scanned == 100
+        pool.scan(0.001)
+        assert pool.scan_counts().pages_scanned == 107
+        pool.scan(0.15)
+        assert pool.scan_counts().pages_scanned == 177
+        pool.retune(policy)
+        pool.scan(0.02)
+        assert pool.scan_counts().pages_scanned == 277
+
+
+def test_another_pace_of_esx() -> None:
+    with FramePool(7200, 8, policy=Esx(cpu_ghz=40)) as pool:
+        filled(pool, np.arange(1, 7201))
+        pool.scan(10)
+        assert pool.scan_counts().pages_scanned == 20
+        pool.retune(Esx(cpu_ghz=40, share_scan_time=1))
+        pool.scan(10)
+        assert pool.scan_counts().pages_scanned == 20 + 1200
+
+
+def test_another_pace_is_all_that_can_change() -> None:
+    with FramePool(10, 8, policy=Ksm()) as pool:
+        with pytest.raises(ValueError, match=r"smart_scan is False; it must be True, as the pool's: others can"):
+            pool.retune(Ksm(smart_scan=False))
+        with pytest.raises(ValueError, match=r"the policy is Dirty\(.*; it must be a Ksm, as the pool's"):
+            pool.retune(Dirty())
+    with FramePool(10, 8) as pool, pytest.raises(ValueError, match="no policy"):
+        pool.retune(Ksm())
 
 
 def test_ksm_sleeps_at_the_end_of_a_pass() -> None:

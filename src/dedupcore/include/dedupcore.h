@@ -305,10 +305,12 @@ void dedupcore_map_destroy(dedupcore_map *map); /* NULL is fine */
  *
  * Memory: frames are mapped at once, but take memory only while they are in use if they are of at least a page of the
  * machine's: freed ones go back to the operating system, in runs of neighbours, at the end of a batch. Smaller ones are zeroed
- * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use and 4.2 a page of a guest.
+ * and kept, but for runs of 64 KiB. Bookkeeping: 6.2 bytes a frame that was ever in use, 4.2 a page of a guest, and 1 more a page
+ * that was ever touched or paged out (see below).
  * A free frame is zero bytes; the lowest free one is given first, so that results depend on the calls alone.
  *
- * Threads: dedupcore_pool_read, _memory, _table, _large, _large_hints, _count, _scan_count and _check may run side by side.
+ * Threads: dedupcore_pool_read, _memory, _table, _marks, _out, _limit, _large, _large_hints, _count, _scan_count and _check may
+ * run side by side.
  * Every other call needs the pool to itself: one writer, and nobody who reads meanwhile, its memory and its page tables
  * included. A child after fork has a copy of its own, which is whole if no call was under way. Different pools are independent.
  */
@@ -316,6 +318,9 @@ typedef struct dedupcore_pool dedupcore_pool;
 
 #define DEDUPCORE_ABSENT UINT32_MAX    /* in a page table: the page has no frame */
 #define DEDUPCORE_MAX_DOMAINS 65536u
+#define DEDUPCORE_OUT 1u               /* a mark of a page: it is paged out */
+#define DEDUPCORE_ACCESSED_BY_HOST 2u  /* it was touched since the host last cleared that */
+#define DEDUPCORE_ACCESSED_BY_GUEST 4u /* the same, as far as the guest's own kernel has cleared it */
 #define DEDUPCORE_LARGE_PAGE 512u      /* pages of a large one, frames of a block: 2 MiB of 4 KiB */
 #define DEDUPCORE_MAX_LARGE_FRAME (DEDUPCORE_MAX_FRAME_SIZE / DEDUPCORE_LARGE_PAGE) /* larger frames make none */
 
@@ -329,7 +334,7 @@ typedef struct {
     uint64_t pages_shared;   /* frames that several pages are mapped to, which is what Linux calls so */
     uint64_t pages_sharing;  /* how many pages more than these frames: what is saved, zero pages apart */
     uint64_t pages_unshared; /* frames that one page is mapped to */
-    uint64_t first_touches;  /* pages that got a frame when they had none */
+    uint64_t first_touches;  /* absent pages that got a frame */
     uint64_t cow_breaks;     /* pages that got a frame of their own at a write to a shared one */
     uint64_t pages_merged;   /* pages that were moved to an equal frame */
     uint64_t pages_released; /* pages that had a frame, and were released */
@@ -351,7 +356,7 @@ const void *dedupcore_pool_memory(const dedupcore_pool *pool);
 /*
  * A guest of n_pages pages, all absent; *guest becomes its number: 0, 1 and so on. domain: a number below
  * DEDUPCORE_MAX_DOMAINS, best one of the lowest. The guests of a pool have at most DEDUPCORE_MAX_FRAMES pages together, so
- * that 32 bits count the pages of a frame exactly, whatever they do. Takes 4 bytes a page.
+ * that 32 bits count the pages of a frame exactly, whatever they do. Takes 4 bytes a page, and 1 more of those that are touched.
  * Errors: DEDUPCORE_EINVAL (no pages, domain), DEDUPCORE_ETOOBIG, DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_add_guest(dedupcore_pool *pool, uint64_t n_pages, uint32_t domain, uint32_t *guest);
@@ -364,14 +369,14 @@ const uint32_t *dedupcore_pool_table(const dedupcore_pool *pool, uint32_t guest,
 
 /*
  * Writes whole pages: page gpns[i] becomes frame i of data. No gpn may come twice.
- * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range or for the second time; data within the pool's memory),
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time or paged out; data within the pool's memory),
  * DEDUPCORE_EFULL: the batch takes more frames than are free.
  */
 int dedupcore_pool_write(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
                          size_t *wrong);
 
 /* Frame i of out becomes what page gpns[i] holds; zero bytes where it is absent, which stays so. Gpns may repeat.
- * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range; out within the pool's memory). */
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range or paged out; out within the pool's memory). */
 int dedupcore_pool_read(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n,
                         size_t *wrong);
 
@@ -381,8 +386,8 @@ int dedupcore_pool_release(dedupcore_pool *pool, uint32_t guest, const uint32_t 
 /*
  * What policies are made of: moves page gpns[i] to frame into[i], one after the other, each if a comparison finds both
  * equal; merged[i] becomes 1 if it is mapped there now. A frame that the batch itself has freed takes no page any more.
- * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time or absent; a frame that is free or of another
- * domain).
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time, absent or paged out; a frame that is free or of
+ * another domain).
  */
 int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint32_t *into, size_t n,
                          uint8_t *merged, size_t *wrong);
@@ -395,6 +400,99 @@ int dedupcore_pool_merge(dedupcore_pool *pool, uint32_t guest, const uint32_t *g
  * Errors: DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
+
+/*
+ * A host with too little memory. A guest's accesses are applied as they come, up to the first that cannot be; to go on, pages are
+ * paged out: they give up their frames, and what they hold is kept by the caller, who puts it back when they are wanted. Which
+ * pages: dedupcore_pool_oldest and _pick tell.
+ */
+
+/* Of a batch of accesses: how many were done, pages that got a frame having been absent, and COW breaks among these. */
+typedef struct {
+    uint64_t done;
+    uint64_t first_touches;
+    uint64_t cow_breaks;
+} dedupcore_touched;
+
+/*
+ * Accesses to pages, one after the other; gpns may repeat. Access i is a write if writes[i] is not 0 (writes NULL: all are
+ * reads), and the k-th write puts frame k of data into its page, exactly as dedupcore_pool_write does for one page. A read of an
+ * absent page leaves it absent. Each access sets both ACCESSED marks of its page; dedupcore_pool_read and _write set none.
+ *
+ * Stops before an access that cannot be done: its page is paged out (the mark OUT tells), or it takes a frame and none can be
+ * given out. touched->done is then less than n.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range; data within the pool's memory).
+ */
+int dedupcore_pool_touch(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint8_t *writes,
+                         const void *data, size_t n, dedupcore_touched *touched, size_t *wrong);
+
+/*
+ * No more than so many frames are in use, as far as more are given out: where more are already, none is given out until there
+ * are fewer. The capacity, until it is set. Errors: DEDUPCORE_EINVAL: more than the capacity.
+ */
+int dedupcore_pool_set_limit(dedupcore_pool *pool, uint64_t n_frames);
+uint64_t dedupcore_pool_limit(const dedupcore_pool *pool);
+
+/*
+ * Pages out: frame i of out becomes what page gpns[i] holds, and the page gives up its frame, and is out. Large pages that they
+ * are parts of are broken. To the sharing policy they are released.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time, absent or out already; out within the pool's
+ * memory).
+ */
+int dedupcore_pool_page_out(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n, size_t *wrong);
+
+/*
+ * Pages in: page gpns[i], which is out, becomes frame i of data, in a frame of its own, as a page that was just written to the
+ * sharing policy. Sets no mark, and is no first touch.
+ * Errors: DEDUPCORE_EINVAL (guest; a gpn out of range, for the second time or not out; data within the pool's memory),
+ * DEDUPCORE_EFULL: fewer frames than pages can be given out.
+ */
+int dedupcore_pool_page_in(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                           size_t *wrong);
+
+/* Pages that are out become absent: what they held is given up, or lost. Errors: DEDUPCORE_EINVAL as above. */
+int dedupcore_pool_forget(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
+
+/* How many pages of the guest are present, and how many are out; 0 if there is no such guest. */
+uint64_t dedupcore_pool_present(const dedupcore_pool *pool, uint32_t guest);
+uint64_t dedupcore_pool_out(const dedupcore_pool *pool, uint32_t guest);
+
+/*
+ * The marks of each page of the guest: DEDUPCORE_OUT and DEDUPCORE_ACCESSED_*; at the same place as long as the pool lives.
+ * NULL: no such guest. *n_pages, unless it is NULL, becomes how many pages it has. The ACCESSED marks stay as they are when a page is
+ * released, paged out or paged in.
+ */
+const uint8_t *dedupcore_pool_marks(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages);
+
+/*
+ * accessed[i] becomes whether page gpns[i] has the mark `by`, DEDUPCORE_ACCESSED_BY_HOST or DEDUPCORE_ACCESSED_BY_GUEST, and the
+ * mark is cleared. Gpns may repeat. Errors: DEDUPCORE_EINVAL (guest; by; a gpn out of range).
+ */
+int dedupcore_pool_take_accessed(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns, size_t n,
+                                 uint8_t *accessed, size_t *wrong);
+
+/*
+ * Up to n pages that were not accessed for long, by second chance: a hand, one for each guest and mark `by`, goes round its pages
+ * from where it was. A page that has the mark loses it and is passed over; one without it is taken, until there are n, or the
+ * hand has gone round twice. Those that have no frame are passed over, and those whose byte in `eligible` (NULL: all are) is 0,
+ * untouched. For the host, too, those whose frames have other pages: paging them out frees nothing.
+ * gpns[0] to gpns[*found - 1] become those taken. Nothing else happens to them.
+ * Errors: DEDUPCORE_EINVAL (guest; by).
+ */
+int dedupcore_pool_oldest(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint8_t *eligible, uint32_t *gpns,
+                          size_t n, size_t *found);
+
+/*
+ * The next n pages of the guest that are present, alone in their frames and eligible (as above), in random order: each page is
+ * considered once a round, and each round has an order of its own, which the seed decides. Ends with what is left of a round and
+ * a whole one, if there are fewer than n. gpns[0] to gpns[*found - 1] become those pages, each once.
+ * Errors: DEDUPCORE_EINVAL (guest).
+ */
+int dedupcore_pool_pick(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n,
+                        size_t *found);
+
+/* The seed of these orders, 0 until it is set. */
+void dedupcore_pool_set_seed(dedupcore_pool *pool, uint64_t seed);
 
 /*
  * Large pages. Range r of a guest is its pages 512 r to 512 r + 511 (DEDUPCORE_LARGE_PAGE; what is left at the end is in none),
@@ -411,7 +509,8 @@ int dedupcore_pool_share(dedupcore_pool *pool, const dedupcore_key *key, dedupco
 /*
  * From now on the first touch of a range of the guest makes it a large page: when a page of it is written, none of which is
  * present, all of it becomes so, zero but for what is written, in the lowest block of free frames. Small pages as ever where no
- * block is free, or where the batch would not fit with it; so a batch is refused only if it does not fit in small pages.
+ * block is free, where one of them is paged out, or where the batch would not fit with it; so a batch is refused only if it does
+ * not fit in small pages.
  * Errors: DEDUPCORE_EINVAL (guest; frames above DEDUPCORE_MAX_LARGE_FRAME).
  */
 int dedupcore_pool_use_large(dedupcore_pool *pool, uint32_t guest);
@@ -432,7 +531,7 @@ int dedupcore_pool_break_large(dedupcore_pool *pool, uint32_t guest, const uint3
  *  - Else, if more than max_shared of its pages share their frames, or none is present, it stays as it is.
  *  - Else, if it still has a block of its own, page for frame, it stays there.
  *  - Else its pages are copied to the lowest block of free frames, absent ones become zero pages, and their frames go to
- *    whom they are left to. Where no block is free it stays as it is.
+ *    whom they are left to. Where no block is free, or a page is paged out, it stays as it is.
  * Errors: DEDUPCORE_EINVAL (guest; a range that is out of range, there for the second time, or a large page).
  */
 int dedupcore_pool_rebuild_large(dedupcore_pool *pool, uint32_t guest, const uint32_t *ranges, size_t n,
@@ -534,10 +633,10 @@ typedef struct {
 } dedupcore_flaw;
 
 /*
- * Proves that the pool is as it says: every page's frame is in use and of its domain; every frame is mapped as often as
- * counted, and in use if it is mapped at all; large pages lie in one block each, where no small page was moved to; free frames
- * are zero bytes, and frames said to be zero are; the free frames and blocks are found; all counters are right. Reads
- * everything; takes 4 bytes a frame that was ever in use.
+ * Proves that the pool is as it says: every page's frame is in use and of its domain; pages that are out have none, and are as
+ * many as counted; every frame is mapped as often as counted, and in use if it is mapped at all; large pages lie in one block
+ * each, where no small page was moved to; free frames are zero bytes, and frames said to be zero are; the free frames and blocks
+ * are found; all counters are right. Reads everything; takes 4 bytes a frame that was ever in use.
  * Errors: DEDUPCORE_EBROKEN, and *flaw is the first that was found; DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);

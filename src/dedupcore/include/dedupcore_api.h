@@ -75,6 +75,23 @@ typedef struct {
     int (*pool_share_large)(dedupcore_pool *pool, const dedupcore_key *key, dedupcore_work *work);
     int (*pool_large_hints)(const dedupcore_pool *pool, const dedupcore_key *key, dedupcore_large_hint *hints, size_t n,
                             dedupcore_work *work);
+    int (*pool_touch)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const uint8_t *writes, const void *data,
+                      size_t n, dedupcore_touched *touched, size_t *wrong);
+    int (*pool_set_limit)(dedupcore_pool *pool, uint64_t n_frames);
+    uint64_t (*pool_limit)(const dedupcore_pool *pool);
+    int (*pool_page_out)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, void *out, size_t n, size_t *wrong);
+    int (*pool_page_in)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, const void *data, size_t n,
+                        size_t *wrong);
+    int (*pool_forget)(dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, size_t *wrong);
+    uint64_t (*pool_present)(const dedupcore_pool *pool, uint32_t guest);
+    uint64_t (*pool_out)(const dedupcore_pool *pool, uint32_t guest);
+    const uint8_t *(*pool_marks)(const dedupcore_pool *pool, uint32_t guest, uint64_t *n_pages);
+    int (*pool_take_accessed)(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint32_t *gpns, size_t n,
+                              uint8_t *accessed, size_t *wrong);
+    int (*pool_oldest)(dedupcore_pool *pool, uint32_t guest, unsigned by, const uint8_t *eligible, uint32_t *gpns, size_t n,
+                       size_t *found);
+    int (*pool_pick)(dedupcore_pool *pool, uint32_t guest, const uint8_t *eligible, uint32_t *gpns, size_t n, size_t *found);
+    void (*pool_set_seed)(dedupcore_pool *pool, uint64_t seed);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)

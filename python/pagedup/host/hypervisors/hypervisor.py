@@ -8,21 +8,72 @@ from typing import TYPE_CHECKING, Protocol
 from pagedup.guests.spec import Part
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pagedup.host.costs import Ledger
     from pagedup.host.guest import HostGuest
-    from pagedup.host.host import Host
     from pagedup.host.scenario import Machine
+    from pagedup.sharing.frame_pool import FramePool
     from pagedup.sharing.policies import Policy
 
 
-class HostPolicy(Protocol):
-    """One means by which a hypervisor governs memory. The host asks its policies in the order in which they stand."""
+class HostView(Protocol):
+    """What policies see of their host."""
+
+    @property
+    def pool(self) -> FramePool:
+        """Its frames, and the pages of its guests."""
+
+    @property
+    def guests(self) -> Sequence[HostGuest]:
+        """Those that run, in the order of their numbers."""
+
+    @property
+    def capacity(self) -> int:
+        """Frames for guests, and for what is compressed: the machine's less those that the hypervisor keeps."""
+
+    @property
+    def free(self) -> int:
+        """Frames that can still be given out."""
+
+    @property
+    def now(self) -> float:
+        """Seconds of simulated time."""
+
+    @property
+    def machine(self) -> Machine:
+        """As the scenario describes it."""
+
+    @property
+    def large_pages(self) -> bool:
+        """Whether guests get large pages at their first touch."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the host's own CPU does."""
+
+    def rng(self, name: str) -> np.random.Generator:
+        """Random numbers for that purpose, from the scenario's seed: each call with a name begins anew."""
+
+    def page_out(self, guest: HostGuest, gpns: NDArray[np.uint32]) -> int:
+        """Page out what these pages hold, and return how many went; the others stay where they are."""
+
+
+class HostPolicy:
+    """One means by which a hypervisor governs memory. The host asks its policies in the order in which they stand.
+
+    This one does nothing; others override what they have to do with.
+    """
 
     @property
     def state(self) -> str:
         """The hypervisor's word for how short memory is, or "" if this policy has none."""
+        return ""
 
     def admits(self, guest: HostGuest) -> bool:
         """Whether the guest may start now. It is asked once; a guest that is refused never runs."""
+        return True
 
     def tick(self, seconds: float) -> None:
         """So much simulated time has passed, in which the guests have run."""
@@ -57,6 +108,6 @@ class Hypervisor(Part, frozen=True, kw_only=True, tag_field="kind"):
         """The most that its compression cache may take, as a share of a guest's memory."""
         return 0.0
 
-    def policies(self, host: Host) -> Sequence[HostPolicy]:
+    def policies(self, host: HostView) -> Sequence[HostPolicy]:
         """Its means for this host, in the order in which they are asked."""
         raise NotImplementedError

@@ -1,7 +1,25 @@
-"""Live guests over frames that they share: first touch, copy on write, exact sharing, large pages."""
+"""Live guests over frames that they share: first touch, copy on write, exact sharing, large pages, paging out."""
 
-from pagedup.sharing.frame_pool.guest import ABSENT, LARGE_PAGE, PoolGuest
+from pagedup.sharing.frame_pool.guest import (
+    ABSENT,
+    ACCESSED_BY_GUEST,
+    ACCESSED_BY_HOST,
+    LARGE_PAGE,
+    OUT,
+    PoolGuest,
+    Touched,
+)
 from pagedup.sharing.frame_pool.hints import LargeHints
 from pagedup.sharing.frame_pool.pool import FramePool
 
-__all__ = ["ABSENT", "LARGE_PAGE", "FramePool", "LargeHints", "PoolGuest"]
+__all__ = [
+    "ABSENT",
+    "ACCESSED_BY_GUEST",
+    "ACCESSED_BY_HOST",
+    "LARGE_PAGE",
+    "OUT",
+    "FramePool",
+    "LargeHints",
+    "PoolGuest",
+    "Touched",
+]

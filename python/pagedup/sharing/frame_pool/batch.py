@@ -29,17 +29,27 @@ def whole_numbers(what: str, numbers: ArrayLike, limit: int, of: str) -> NDArray
     return np.ascontiguousarray(given, np.uint32)
 
 
-def frames(what: str, array: Any, n: int, frame_size: int) -> NDArray[Any]:
-    """The array itself, if it holds n frames: uint8 (n, frame_size), or of content names uint64 (n,)."""
+def frames(what: str, array: Any, n: int, frame_size: int, each: str = "gpn") -> NDArray[Any]:
+    """The array itself, if it holds n frames, one for each of those: uint8 (n, frame_size), of names uint64 (n,)."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{what} is a {type(array).__name__}; it must be a NumPy array")
     names = " or uint64 (n,)" if frame_size == NAME else ""
-    right = f"uint8 (n, {frame_size}){names} with n = {n}, one frame a gpn"
+    right = f"uint8 (n, {frame_size}){names} with n = {n}, one frame a {each}"
     if array.dtype == np.uint8 or (array.dtype == np.uint64 and names):
         if array.shape != ((n, frame_size) if array.dtype == np.uint8 else (n,)):
             raise ValueError(f"{what} has the shape {array.shape}; it must be {right}")
         return array
     raise TypeError(f"{what} has the dtype {array.dtype}; it must be {right}")
+
+
+def flags(what: str, array: Any, n: int, each: str) -> NDArray[np.uint8]:
+    """A bool or uint8 array of n items, one for each of those, as contiguous uint8."""
+    if not isinstance(array, np.ndarray) or array.dtype not in (np.bool_, np.uint8):
+        kind = f"of the dtype {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+        raise TypeError(f"{what} is {kind}; it must be a bool ndarray ({n},), one item a {each}")
+    if array.shape != (n,):
+        raise ValueError(f"{what} has the shape {array.shape}; it must be ({n},), one item a {each}")
+    return np.ascontiguousarray(array).view(np.uint8)
 
 
 def as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:

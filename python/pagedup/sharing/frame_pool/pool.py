@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections.abc import Hashable
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,11 +33,13 @@ class FramePool(Closing):
         frame_size: bytes, a power of two from 8 to 2**30: 4096 or 2 MiB for pages of bytes, 8 for content names.
         policy: how pages are shared when the pool scans: Ksm, Esx, Dirty. None: they are not, as on Hyper-V, but for
             `share` and `merge`, which are for pools without a policy.
+        seed: of the random order in which PoolGuest.pick goes, 0 to 2**64 - 1.
 
     Memory is taken when frames are: of frames of at least a page (of this machine's) what is in use is what is
     resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
-    but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, and 4.2 a page of a guest. A policy
-    takes 8.3 more a frame, 2 to 4 more one that is shared or could be, and 5 a page that was touched.
+    but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, 4.2 a page of a guest, and 1 more a page
+    that was ever touched or paged out. A policy takes 8.3 more a frame, 2 to 4 more one that is shared or could be, and
+    5 a page that was written.
 
     Threads: `guest.read`, `large_hints`, `counts`, `scan_counts` and `check` may run side by side; other calls wait for
     each other. Views of the memory and of page tables wait for nobody: whoever reads them while another thread writes
@@ -45,13 +48,18 @@ class FramePool(Closing):
     Raises ValueError for sizes out of range, and MemoryError when there are not so many addresses.
     """
 
-    def __init__(self, capacity: int, frame_size: int = 4096, *, policy: Policy | None = None) -> None:
+    def __init__(
+        self, capacity: int, frame_size: int = 4096, *, policy: Policy | None = None, seed: int = 0
+    ) -> None:
         n, size = operator.index(capacity), operator.index(frame_size)
         if not 1 <= n <= _MAX_FRAMES:
             raise ValueError(f"capacity is {n:,} frames; 1 to 2**32 - 1 are possible")
         if not _MIN_FRAME <= size <= _MAX_FRAME or size & (size - 1):
             raise ValueError(f"frame_size is {size:,}; it must be a power of two from {_MIN_FRAME} to {_MAX_FRAME:,}")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed is {seed}; it must be 0 to 2**64 - 1")
         self._pool = dedupcore.Pool(n, size)
+        self._pool.set_seed(seed)
         self._adding = threading.Lock()  # two new domains must not get one number
         self._domains: dict[Hashable, int] = {}
         self._guests: list[PoolGuest] = []
@@ -71,6 +79,22 @@ class FramePool(Closing):
     def frame_size(self) -> int:
         """Bytes of a frame."""
         return self._pool.frame_size
+
+    @property
+    def limit(self) -> int:
+        """No frame is given out while so many are in use: the capacity, until it is set to less.
+
+        It may be less than what is in use; then nothing is given out until enough are free. Setting it raises
+        ValueError for less than 0 and for more than the capacity.
+        """
+        return self._pool.limit
+
+    @limit.setter
+    def limit(self, frames: int) -> None:
+        n = operator.index(frames)
+        if not 0 <= n <= self.capacity:
+            raise ValueError(f"limit is {n:,} frames; it must be 0 to {self.capacity:,}, the capacity")
+        self._pool.limit = n
 
     @property
     def guests(self) -> tuple[PoolGuest, ...]:
@@ -126,6 +150,21 @@ class FramePool(Closing):
             raise ValueError(f"seconds is {seconds}; it must be 0 or more")
         self._require_policy().scan(seconds)
 
+    def retune(self, policy: Policy) -> None:
+        """Let the pool's scanner go on at the pace of another policy, which differs in its PACE alone.
+
+        As ksmtuned does with KSM. Raises ValueError for a policy of another kind or other settings than the pool's.
+        """
+        scanner, mine = self._require_policy(), self._policy
+        if type(policy) is not type(mine):
+            raise ValueError(f"the policy is {policy!r}; it must be a {type(mine).__name__}, as the pool's")
+        for setting in fields(policy):
+            new, old = getattr(policy, setting.name), getattr(mine, setting.name)
+            if new != old and setting.name not in policy.PACE:
+                right = f"{old!r}, as the pool's: others can be {', '.join(policy.PACE)}"
+                raise ValueError(f"{setting.name} is {new!r}; it must be {right}")
+        scanner.retune(policy)
+
     def scan_counts(self) -> Any:
         """The counters of the policy's original, by its names: KsmScanCounts, EsxCounts, DirtyCounts.
 
@@ -159,19 +198,19 @@ class FramePool(Closing):
         capacity, in_use: frames. pages_present: pages that have one. zero_frames, zero_pages: frames in use for zero
         pages as far as sharing has found out, and the pages mapped there; apart from the next three. pages_shared:
         frames that several pages are mapped to; pages_sharing: how many pages more than these, which is what is saved;
-        pages_unshared: frames of one page. first_touches, cow_breaks: pages that got a frame at a write, having none or
-        a shared one. pages_merged: pages that moved to an equal frame. pages_released: pages released. large_pages:
-        that there are, each of them 512 pages in the numbers before; large_breaks, large_rebuilds: of them, by a
-        call, a write or a release.
+        pages_unshared: frames of one page. first_touches, cow_breaks: pages that got a frame at a write, being absent
+        or having a shared one. pages_merged: pages that moved to an equal frame. pages_released: pages released.
+        large_pages: that there are, each of them 512 pages in the numbers before; large_breaks, large_rebuilds: of
+        them, by a call, a write, a release or paging out.
         """
         return self._pool.count()
 
     def check(self) -> None:
         """Prove that the pool is as it says; raises RuntimeError, which names the first flaw, if it is not.
 
-        Each page's frame is in use and of its domain; each frame is mapped as often as counted; large pages lie in one
-        block of frames, where no small page was moved to; free frames are zero, and are found; the counters are right.
-        Reads everything.
+        Each page's frame is in use and of its domain; pages that are out have none; each frame is mapped as often as
+        counted; large pages lie in one block of frames, where no small page was moved to; free frames are zero, and
+        are found; the counters are right. Reads everything.
         """
         self._pool.check()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pagedup.sharing.policies.scanner import Policy, WakingScanner, check_pace
 
@@ -51,6 +51,8 @@ class Dirty(Policy):
 
     Raises ValueError for settings out of range.
     """
+
+    PACE: ClassVar[tuple[str, ...]] = ("pages_to_scan", "sleep_millisecs")
 
     pages_to_scan: int = 100
     sleep_millisecs: float = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from pagedup.sharing.policies.scanner import Policy
 
@@ -65,6 +65,8 @@ class Esx(Policy):
 
     Raises ValueError for settings out of range.
     """
+
+    PACE: ClassVar[tuple[str, ...]] = ("cpu_ghz", "share_scan_time", "share_scan_ghz", "share_rate_max")
 
     cpu_ghz: float
     share_scan_time: float = 60
@@ -127,6 +129,10 @@ class _EsxScanner:
     def _look(self, guest: int, due: int) -> None:
         self._due[guest] -= due
         self._pool.scan_guest(guest, due)
+
+    def retune(self, policy: Esx) -> None:
+        """See Scanner."""
+        self._policy = policy
 
     def counts(self) -> EsxCounts:
         """See FramePool.scan_counts."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     import dedupcore
@@ -24,11 +25,16 @@ class Scanner(Protocol):
     def counts(self) -> Any:
         """The counters of the original, by its names."""
 
+    def retune(self, policy: Any) -> None:
+        """See FramePool.retune: the policy is of the same kind, and so are all settings but those of its PACE."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy(ABC):
     """A way to share: settings, and a scanner for each pool that shares so."""
 
-    __slots__ = ()
+    PACE: ClassVar[tuple[str, ...]] = ()
+    """The settings that say how fast it is, which can be others while it runs."""
 
     @abstractmethod
     def scanner(self, pool: dedupcore.Pool, guests: Sequence[PoolGuest]) -> Scanner:
@@ -37,6 +43,18 @@ class Policy(ABC):
     def domain(self, given: Hashable, guest: int) -> Hashable:
         """The domain that a guest, by its number, is in when it is given one."""
         return given
+
+
+class WakingPolicy(Protocol):
+    """What the policies of a WakingScanner have."""
+
+    @property
+    def pages_to_scan(self) -> int:
+        """Each time that it wakes up."""
+
+    @property
+    def sleep_millisecs(self) -> float:
+        """Between two times."""
 
 
 class WakingScanner:
@@ -58,6 +76,13 @@ class WakingScanner:
         due = math.floor(self._millisecs / self._sleep + 1e-9)  # what many short times add up to is not short of one
         wakes, self._woken = due - self._woken, due
         self._pool.scan(wakes, self._pages)
+
+    def retune(self, policy: WakingPolicy) -> None:
+        """See Scanner. It wakes up as long after the last time as it now sleeps."""
+        self._millisecs -= self._woken * self._sleep
+        self._woken = 0
+        self._pages = policy.pages_to_scan
+        self._sleep = policy.sleep_millisecs
 
 
 def check_pace(pages_to_scan: int, sleep_millisecs: float) -> None:
