@@ -21,6 +21,7 @@ OPERATIONS: dict[str, str] = {
     Operation.SCAN_VISIT: "scanner: visiting a page",
     Operation.SCAN_HASH: "scanner: reading a page",
     Operation.SHARE: "scanner: sharing a page",
+    "blocked": "memory, of which the hypervisor found none",
 }
 """What took time, in a few words."""
 
@@ -47,9 +48,8 @@ def guests_label(guests: int) -> str:
 
 def times(ratio: float) -> str:
     """A slowdown: 1 is none. What is not none never reads as 1."""
-    if 1 < ratio < 1.005:
-        return "<1.01"
-    return f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
+    text = f"{ratio:.2f}" if ratio < 9.995 else f"{ratio:.1f}" if ratio < 99.95 else f"{ratio:,.0f}"
+    return "<1.01" if ratio > 1 and text == "1.00" else text
 
 
 def in_guests(number: float) -> str:

@@ -95,7 +95,7 @@ def _draw_memory(canvas: Canvas, found: Timeline, capacity: int, most: float, ti
     step = _step(most)
     marks = math.ceil(most / step)
     bytes_ = _Scale(0.0, marks * step, top + height, top)
-    xs = _spread(time(found.times))
+    xs = _across(found, time)
     for mark in range(marks + 1):
         y = bytes_.at(mark * step)
         canvas.line(np.array([_LEFT, _RIGHT]), np.array([y, y]), "line")
@@ -123,7 +123,7 @@ def _draw_slowdown(canvas: Canvas, found: Timeline, time: _Scale) -> None:
         y = scale.at(math.log(mark))
         canvas.line(np.array([_LEFT, _RIGHT]), np.array([y, y]), "line")
         canvas.text(_LEFT - 8, y + 4, times(mark), size=11.5, colour="muted", align="right")
-    xs = _spread(time(found.times))
+    xs = _across(found, time)
     for colour, _, slowdown in _slowdowns(found):
         canvas.line(xs, _spread(scale(np.log(np.maximum(slowdown, 1.0)))), colour, width=1.5)
 
@@ -166,9 +166,14 @@ def _draw_entry(canvas: Canvas, y: float, name: str, value: str) -> None:
     canvas.text(WIDTH, y, value, align="right")
 
 
+def _across(found: Timeline, time: _Scale) -> NDArray[np.float64]:
+    """Where the columns lie; a single one from begin to end, since a point would not be seen."""
+    return time(found.times) if len(found.times) > 1 else np.array([_LEFT, _RIGHT])
+
+
 def _spread(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A single column as a line from begin to end, since a point would not be seen."""
-    return np.array([_LEFT, _RIGHT]) if len(numbers) == 1 and numbers[0] >= _LEFT else numbers
+    """A number a column, for what `_across` says of a single one."""
+    return numbers if len(numbers) > 1 else np.repeat(numbers, 2)
 
 
 def _step(most: float) -> int:
@@ -184,12 +189,11 @@ def _told(columns: int) -> Sequence[int]:
 def _in_words(found: Timeline, column: int) -> str:
     layers = [(name, round(float(found.layers[column, layer]))) for layer, (_, name) in _LAYERS.items()]
     state = next(band.state for band in found.bands if band.first <= column <= band.last)
-    return (
-        f"after {human_time(float(found.times[column]))}: "
-        + ", ".join(f"{name} {human_size(size)}" for name, size in layers if size)
-        + f", slowdown {times(float(found.slowdown[column]))}, at worst {times(float(found.worst[column]))}"
-        + (f", state {printable(state)}" if state else "")
-    )
+    said = [f"{name} {human_size(size)}" for name, size in layers if size]
+    said.append(f"slowdown {times(float(found.slowdown[column]))}, at worst {times(float(found.worst[column]))}")
+    if state:
+        said.append(f"state {printable(state)}")
+    return f"after {human_time(float(found.times[column]))}: {', '.join(said)}"
 
 
 def _caption(run: Run) -> str:
