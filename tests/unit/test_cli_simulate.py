@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pytest
 
 from pagedup.host.scenarios import scenario_names
-from tests.processes import assert_fails
+from tests.processes import assert_fails, run_python
 
 SPEC = """
 system = "linux"
@@ -201,14 +199,22 @@ def test_a_page_that_cannot_be_written_is_told_at_once(scenario: Path, tmp_path:
     assert_fails(pagedup("simulate", scenario, "--html", tmp_path), 1, "is a folder; give the report's file name")
 
 
+INTERRUPTED = """
+import signal, sys, threading
+from pagedup.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is begun without it
+later = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
+later.daemon = True
+later.start()
+sys.exit(main(["simulate", sys.argv[1]]))
+"""
+
+
 def test_an_interrupt_ends_it(scenario: Path) -> None:
+    """Wherever it comes, while layouts are generated or later; nobody waits for the end of so long a time."""
     scenario.write_text(SCENARIO.replace("hours = 0.25", "hours = 100000"))
-    command = [sys.executable, "-P", "-m", "pagedup", "simulate", str(scenario)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(3)  # wherever it is by then: importing, generating, simulating
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "pagedup: interrupted\n")
+    done = run_python(INTERRUPTED, scenario)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "pagedup: interrupted\n")
 
 
 def test_help() -> None:
