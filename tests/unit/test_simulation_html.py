@@ -158,6 +158,7 @@ def test_pictures_have_one_scale():
         label for label in labels(text, 2) if label.endswith("iB")
     ][:4]
     assert layer(text, "unique", 1)[0].tolist() == layer(text, "unique", 2)[0].tolist()
+    assert layer(text, "swapped", 2)[0].min() >= 30  # where the picture of memory begins
 
 
 def test_what_is_not_there_is_not_drawn():
