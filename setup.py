@@ -120,6 +120,7 @@ setup(
         "dedupcore": ["py.typed", "*.pyi", "*.pxd", "include/*.h"],
         "pagedup": ["py.typed"],
         "pagedup.guests.presets": ["*.toml"],
+        "pagedup.host.scenarios": ["*.toml"],
         "pagedup.report": ["templates/*"],
     },
     ext_modules=[

@@ -2,64 +2,18 @@
 
 import io
 import re
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser
 
-from pagedup.report.html import write_html
-from tests import requirements
+from pagedup.report.page import write_html
+from tests.chromium import A4, CONTRASTS, DESK, PHONE, SCHEMES, Visit, contrast, luminance
 from tests.scans import mixed, pages, scan
 
 pytestmark = pytest.mark.chromium
-
-SCHEMES = ["light", "dark"]
-PHONE, DESK = 375, 1200
-A4 = 672  # px: the width of the paper less its margins, 210 - 2 * 16 mm at 96 px an inch
-
-CONTRASTS = """() => {
-    const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
-    const rgba = colour => {
-        canvas.clearRect(0, 0, 1, 1);
-        canvas.fillStyle = colour;
-        canvas.fillRect(0, 0, 1, 1);
-        return [...canvas.getImageData(0, 0, 1, 1).data];
-    };
-    const light = colour => {
-        const linear = x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
-        const [r, g, b] = rgba(colour).map(x => linear(x / 255));
-        return .2126 * r + .7152 * g + .0722 * b;
-    };
-    const behind = element => {
-        for (; element; element = element.parentElement) {
-            const colour = getComputedStyle(element).backgroundColor;
-            if (rgba(colour)[3]) return colour;
-        }
-    };
-    const found = [];
-    for (const element of document.querySelectorAll('body *')) {
-        if (![...element.childNodes].some(node => node.nodeType == 3 && node.data.trim())) continue;
-        const style = getComputedStyle(element);
-        const colour = element.namespaceURI.endsWith('svg') ? style.fill : style.color;
-        const [low, high] = [light(colour), light(behind(element))].sort((a, b) => a - b);
-        found.push([(high + .05) / (low + .05), element.textContent]);
-    }
-    return found;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Its sandbox works for neither root nor in most containers; all that it gets to see is ours.
-        found = playwright.chromium.launch(executable_path=requirements.chromium(), args=["--no-sandbox"])
-        yield found
-        found.close()
-
 
 REPORTS = {
     "five": scan(mixed(5), domains=["red"] * 5),
@@ -75,54 +29,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, found in REPORTS.items():
         write_html(str(folder / f"{name}.html"), found.html())
     return {name: folder / f"{name}.html" for name in REPORTS}
-
-
-class Visit:
-    """A page that was opened, what the browser complained of, and what it asked for."""
-
-    def __init__(self, browser: Browser, path: Path, width: int = DESK, scheme: Any = "light") -> None:
-        self.page: Page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-
-    def __enter__(self) -> "Visit":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.page.close()
-
-    def colours(self, *names: str) -> list[tuple[int, ...]]:
-        """The custom properties of the style sheet."""
-        found = self.page.evaluate(
-            "names => names.map(name => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`))",
-            names,
-        )
-        return [tuple(bytes.fromhex(colour.strip().removeprefix("#"))) for colour in found]
-
-    def tree(self) -> list[dict[str, Any]]:
-        """What a screen reader is told: nodes with role and name, those that it does not hear left out."""
-        session = self.page.context.new_cdp_session(self.page)
-        nodes = session.send("Accessibility.getFullAXTree")["nodes"]
-        return [
-            {"role": node["role"]["value"], "name": node.get("name", {}).get("value", ""), "node": node}
-            for node in nodes
-            if not node["ignored"]
-        ]
-
-
-def luminance(colour: Sequence[float]) -> float:
-    """Relative luminance as WCAG 2.2 defines it."""
-    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in (part / 255 for part in colour)]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: Sequence[float], other: Sequence[float]) -> float:
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

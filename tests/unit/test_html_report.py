@@ -7,7 +7,6 @@ import re
 import stat
 from collections import Counter
 from functools import cache
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,57 +15,12 @@ import pytest
 from PIL import Image
 
 from pagedup.report.canvas import COLOURS
-from pagedup.report.html import require, scan_html, write_html
+from pagedup.report.html import scan_html
+from pagedup.report.page import require, write_html
 from pagedup.report.units import shortened
+from tests.html_pages import HOSTILE, Page
 from tests.processes import run_python
 from tests.scans import PAGE, Scan, mixed, pages, scan
-
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "$x$ & \\frac{1}{2} $",
-    "\x1b[31m\nred\u202e",
-    "日本 \udcff 'q' \"qq\"",
-    "]]>-->",
-]
-
-
-class Page(HTMLParser):
-    """The elements of a page, and every text with the element that it stands in."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self._open, f"not closed: {self._open}"
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attributes}))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attributes}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((self._open[-1], data.strip()))
-
-    def all(self, *tags: str) -> list[dict[str, str]]:
-        return [attributes for tag, attributes in self.elements if tag in tags]
-
-    def ids(self) -> list[str]:
-        return [attributes["id"] for _, attributes in self.elements if "id" in attributes]
-
-    def within(self, *tags: str) -> list[str]:
-        return [text for tag, text in self.texts if tag in tags]
-
 
 SCANS = {
     "five": scan(mixed(5)),
@@ -351,7 +305,7 @@ def test_a_missing_extra_is_named(gone: str) -> None:
     code = f"""
         import sys
         sys.modules[{gone!r}] = None
-        from pagedup.report.html import require
+        from pagedup.report.page import require
         try:
             require()
         except OSError as error:
@@ -369,7 +323,7 @@ def test_the_extra_is_here() -> None:
 
 def test_a_home_that_cannot_be_written_is_nobodys_business() -> None:
     nowhere = {"HOME": "/proc", "XDG_CACHE_HOME": "/proc/no", "XDG_CONFIG_HOME": "/proc/no", "MPLCONFIGDIR": "/proc/no"}
-    done = run_python("from pagedup.report.html import require; require()", environment=nowhere)
+    done = run_python("from pagedup.report.page import require; require()", environment=nowhere)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

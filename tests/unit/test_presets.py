@@ -1,7 +1,6 @@
 """Presets: each can be generated, and each value in them has its source."""
 
 import tomllib
-from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 
@@ -11,10 +10,7 @@ import pytest
 import benchmarks.fleets
 from benchmarks.figures import FIGURES
 from pagedup.guests import SpecError, generate, preset, preset_names
-
-KINDS = ("published: ", "measured: ", "tuned: ", "assumed: ")
-IDENTITY = ("name", "role", "executable")  # which thing is meant, and no value that could be right or wrong
-
+from tests.sourced import KINDS, covers, fields_of
 
 FLEETS = {path.stem: path for path in Path(benchmarks.fleets.__path__[0]).glob("*.toml")}
 SPECS = [*preset_names(), *FLEETS]
@@ -24,25 +20,6 @@ def written(name):
     """What the file of a preset, or of guests that stand for published ones, says."""
     path = FLEETS.get(name) or files("pagedup.guests.presets").joinpath(f"{name}.toml")
     return tomllib.loads(path.read_text())
-
-
-def fields_of(table, prefix=""):
-    """The dotted fields that a table sets; parts of a list go by their names."""
-    for key, value in table.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from fields_of(value, f"{path}.")
-        elif isinstance(value, list):
-            for part in value:
-                yield from fields_of(part, f"{path}.{part['name']}.")
-        elif key not in IDENTITY and path not in ("system", "sources"):
-            yield path
-
-
-def covers(source, field):
-    """Whether a source is one of a field: its own, or that of a table around it; * stands for any name."""
-    asked, given = source.split("."), field.split(".")
-    return len(asked) <= len(given) and all(map(fnmatchcase, given, asked))
 
 
 def sources_and_fields(name):

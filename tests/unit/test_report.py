@@ -10,7 +10,8 @@ from rich.console import Console
 
 from pagedup.memory import Apart
 from pagedup.report import ScannedGuest, ScanResult, scan_json, verdict
-from pagedup.report.tables import REASONS, Table, scan_tables
+from pagedup.report.table import Table
+from pagedup.report.tables import REASONS, scan_tables
 from pagedup.report.terminal import MIN_WIDTH, scan_text
 from pagedup.report.units import human_size, human_time, page_size_label, percent, printable
 from pagedup.sharing import (
@@ -433,6 +434,11 @@ def test_human_size(size: int, text: str) -> None:
     ("seconds", "text"),
     [
         (0, "0 ms"),
+        (0.000_029_7, "30 us"),
+        (0.000_999, "999 us"),
+        (0.001, "1.0 ms"),
+        (0.007_151_6, "7.2 ms"),
+        (0.01, "10 ms"),
         (0.0994, "99 ms"),
         (0.1, "0.1 s"),
         (9.94, "9.9 s"),

@@ -9,12 +9,17 @@ from collections.abc import Sequence
 from pagedup.cli.command import Command, Parser, UsageError
 from pagedup.cli.layout import LayoutCommand
 from pagedup.cli.scan import ScanCommand
+from pagedup.cli.simulate import SimulateCommand
 from pagedup.memory import SourceTextError
 from pagedup.report.units import printable
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
-_COMMANDS: dict[str, Command] = {"scan": ScanCommand(), "layout": LayoutCommand()}
+_COMMANDS: dict[str, Command] = {
+    "scan": ScanCommand(),
+    "layout": LayoutCommand(),
+    "simulate": SimulateCommand(),
+}
 
 
 def main(argv: list[str] | None = None) -> int:

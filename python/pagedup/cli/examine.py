@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pagedup.cli.answer import Answer
 from pagedup.memory import LiveSource, Progress, Source
 from pagedup.memory.digest import digest
 from pagedup.memory.dumps.mapped_source import MappedSource
 from pagedup.memory.files.filetree import FileTree
 from pagedup.memory.layouts import LayoutSource
 from pagedup.memory.live.numa import memory_nodes, page_nodes
-from pagedup.report import ScannedGuest, ScanResult
+from pagedup.report import ScannedGuest, ScanResult, scan_json
+from pagedup.report.provenance import Provenance, SourceDigest
 from pagedup.sharing import (
     Duplicates,
     NumaSaving,
@@ -32,6 +35,9 @@ from pagedup.sharing import (
     summarize_regions,
 )
 from pagedup.sharing.watch import Watch
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _KSM_PAGE = 4096
 _MOST_SHARED = 5
@@ -56,7 +62,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(Answer):
     """The answer, the grouping at the smallest page size that it is of, and the digests, one a source or none at all.
 
     Live memory has None: it changes, and is not kept.
@@ -65,6 +71,30 @@ class Examined:
     result: ScanResult
     duplicates: Duplicates
     digests: Sequence[str | None]
+
+    def data(self) -> dict[str, Any]:
+        """In schema pagedup.scan/1."""
+        return scan_json(self.result)
+
+    def text(self) -> RenderableType:
+        """The tables, and the verdict."""
+        from pagedup.report.terminal import scan_text
+
+        return scan_text(self.result)
+
+    def sources(self) -> Sequence[SourceDigest]:
+        """What was scanned."""
+        return [
+            SourceDigest(guest.name, guest.kind, guest.bytes, digest)
+            for guest, digest in zip(self.result.guests, self.digests, strict=True)
+        ]
+
+    def html(self, provenance: Provenance) -> str:
+        """With pictures."""
+        from pagedup.report.html import scan_html
+        from pagedup.sharing.pictures import guest_matrix, memory_map
+
+        return scan_html(self.result, memory_map(self.duplicates), guest_matrix(self.duplicates), provenance)
 
 
 def examine(sources: Sequence[Source], question: Question, frame_size: int, progress: Progress | None) -> Examined:

@@ -1,4 +1,4 @@
-"""Writing the report of a scan as a page of HTML, with how it was made."""
+"""Writing a report as a page of HTML, with how it was made."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pagedup.cli.examine import Examined
+if TYPE_CHECKING:
+    from pagedup.cli.answer import Answer
 
 
 def refuse_early(path: str) -> None:
-    """Raise OSError for what can be known before the scan: no extra to make a page with, no folder to write it to."""
-    from pagedup.report.html import require
+    """Raise OSError for what can be known at once: no extra to make a page with, no folder to write it to."""
+    from pagedup.report.page import require
 
     require()
     folder = os.path.dirname(os.path.realpath(path))
@@ -25,14 +27,13 @@ def refuse_early(path: str) -> None:
         raise OSError(f"{path}: the report cannot be written: {why} {folder}")
 
 
-def write_report(path: str, examined: Examined, command: Sequence[str], begin: float, seconds: float) -> None:
-    """Write the page; `begin` is the time of the scan (seconds since 1970), `seconds` is how long it took."""
+def write_report(path: str, found: Answer, command: Sequence[str], begin: float, seconds: float) -> None:
+    """Write the page; `begin` is when finding it began (seconds since 1970), `seconds` is how long that took."""
     from importlib.metadata import version
 
     # Only here: matplotlib and jinja2 are an extra, and slow to import.
-    from pagedup.report.html import scan_html, write_html
-    from pagedup.report.provenance import Provenance, SourceDigest
-    from pagedup.sharing.pictures import guest_matrix, memory_map
+    from pagedup.report.page import write_html
+    from pagedup.report.provenance import Provenance
 
     provenance = Provenance(
         command=shlex.join(["pagedup", *command]),
@@ -42,13 +43,9 @@ def write_report(path: str, examined: Examined, command: Sequence[str], begin: f
         kernel=f"{os.uname().sysname} {os.uname().release}",
         cpu=_cpu_model(),
         page_size=os.sysconf("SC_PAGE_SIZE"),
-        sources=[
-            SourceDigest(guest.name, guest.kind, guest.bytes, digest)
-            for guest, digest in zip(examined.result.guests, examined.digests, strict=True)
-        ],
+        sources=found.sources(),
     )
-    duplicates = examined.duplicates
-    write_html(path, scan_html(examined.result, memory_map(duplicates), guest_matrix(duplicates), provenance))
+    write_html(path, found.html(provenance))
 
 
 def _cpu_model() -> str:

@@ -18,6 +18,7 @@ from pagedup.cli.progress import progress_display
 from pagedup.cli.sizes import DEFAULT_PAGE_SIZES
 from pagedup.memory import Progress
 from pagedup.memory.layouts import PAGE, LayoutSource
+from pagedup.report import SCAN_SCHEMA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +77,7 @@ def _parser() -> Parser:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="other guests of the same kind (default: 0)")
     parser.add_argument("--out", metavar="DIR", help="save the layouts there, one file (.npz) a guest")
     parser.add_argument("--bytes", action="store_true", help="with --out: memory dumps (.lime) with their bytes, too")
-    add_answer_options(parser)
+    add_answer_options(parser, SCAN_SCHEMA)
     return parser
 
 

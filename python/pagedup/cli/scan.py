@@ -16,6 +16,7 @@ from pagedup.cli.sizes import DEFAULT_PAGE_SIZES, parse_page_size, spread_page_s
 from pagedup.memory import LiveOptions, LiveSource, Source, list_sources, name_sources, open_sources
 from pagedup.memory.files.filetree import open_tree
 from pagedup.memory.layouts import PAGE, LayoutSource
+from pagedup.report import SCAN_SCHEMA
 from pagedup.report.units import page_size_label
 
 _BASE_PAGE = 4096  # bytes; larger sizes follow from its classes without reading the memory again
@@ -98,7 +99,7 @@ def _parser() -> Parser:
         "--interval", metavar="S", type=float, default=0.0, help="seconds from one look to the next (default: at once)"
     )
     parser.add_argument("--explain", metavar="DIR|IMAGE", help="tell which of these files the shared pages are of")
-    add_answer_options(parser)
+    add_answer_options(parser, SCAN_SCHEMA)
     return parser
 
 

@@ -15,10 +15,10 @@ class Sample:
     shared or not. in_use: frames that hold them. held: frames that nobody else can have, of guests and of the
     compression cache (Hyper-V: all that is assigned). saved_zero, saved_equal: present pages less frames, by sharing
     zero pages and others. ballooned: in balloons; of these `given` were free in their guest, for the others it pays.
-    compressed, swapped: pages that the hypervisor has put there. cache: frames of the compression cache. guest_paged:
-    pages in guests' own swap, or files' pages dropped. large: present pages in large pages. slowdown, worst: time that
-    guests took / time that they would have taken if nothing had cost anything, since the sample before: the mean of
-    all, and the slowest one's.
+    compressed, swapped: pages that the hypervisor has put there. cache: frames of the compression cache. guest_swapped:
+    pages in guests' own swap; guest_dropped: of files, that a guest dropped from its cache for its balloon. large:
+    present pages in large pages. slowdown, worst: time that guests took / time that they would have taken if nothing
+    had cost anything, since the sample before: the mean of all, and the slowest one's.
     """
 
     time: float
@@ -35,10 +35,16 @@ class Sample:
     compressed: int
     swapped: int
     cache: int
-    guest_paged: int
+    guest_swapped: int
+    guest_dropped: int
     large: int
     slowdown: float
     worst: float
+
+    @property
+    def saved(self) -> int:
+        """By sharing, in all."""
+        return self.saved_zero + self.saved_equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,8 @@ class Simulation:
     guests: int
     memory: int
     """Bytes of the host."""
+    cores: int
+    """Of the host."""
     promised: int
     """Bytes of all guests."""
     runs: Sequence[Run]

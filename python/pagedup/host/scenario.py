@@ -129,6 +129,10 @@ class Scenario(Part, frozen=True, kw_only=True):
         for field in ("guests", "hypervisors", "large_pages", "aslr"):
             if not getattr(self, field):
                 raise ValueError(f"{field} is empty; at least one is needed")
+        titles = [hypervisor.title for hypervisor in self.hypervisors]
+        twice = next((title for title in titles if titles.count(title) > 1), None)
+        if twice is not None:
+            raise ValueError(f"hypervisors: '{twice}' is there twice; each needs a name of its own")
 
 
 def read_scenario(path: str) -> Scenario:

@@ -11,28 +11,31 @@ from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.patches import PathPatch, Polygon, Rectangle
 from matplotlib.path import Path
 from matplotlib.text import Text
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-Colour = Literal["page", "ink", "muted", "line", "zero", "across", "within", "unique"]
+Colour = Literal["page", "ink", "muted", "line", "zero", "across", "within", "unique", "compressed", "swapped"]
 """A custom property of the style sheet: `ink` is drawn as `var(--ink)`."""
 
 COLOURS: dict[Colour, bytes] = {
     "across": bytes.fromhex("2f6bb3"),
     "within": bytes.fromhex("d6771b"),
     "unique": bytes.fromhex("7d8691"),
+    "compressed": bytes.fromhex("1f8f7f"),
+    "swapped": bytes.fromhex("b8388a"),
 }
-"""Red, green and blue of what images may hold, since a style sheet does not reach into them: each has a contrast of at
-least 3 with a light page and with a dark one, and they stay apart for the colour-blind."""
+"""Red, green and blue of what is the same on a light page and on a dark one, as what images hold must be, since a style
+sheet does not reach into them: each has a contrast of at least 3 with both, and those that can lie side by side stay
+apart for the colour-blind."""
 
 _STAND_INS: dict[Colour, str] = {
     "page": "#000001",
@@ -43,6 +46,8 @@ _STAND_INS: dict[Colour, str] = {
     "across": "#000006",
     "within": "#000007",
     "unique": "#000008",
+    "compressed": "#000009",
+    "swapped": "#00000a",
 }
 _PROPERTIES = {stand_in: f"var(--{name})" for name, stand_in in _STAND_INS.items()}
 _UNIT = 72  # SVG units an inch: so that a length of 1 in a figure is one of them
@@ -100,6 +105,27 @@ class Canvas:
         image = AxesImage(self._axes, extent=(x, x + width, y + height, y), interpolation="none")
         image.set_data(pixels)
         self._add(image)
+
+    def area(
+        self, xs: NDArray[np.float64], tops: NDArray[np.float64], bottoms: NDArray[np.float64], fill: Colour
+    ) -> None:
+        """What lies between two lines over the same x, all of them arrays (n,), in steps of a tenth of a unit."""
+        outline = np.concatenate([np.column_stack([xs, tops]), np.column_stack([xs, bottoms])[::-1]]).round(1)
+        self._add(Polygon(outline, facecolor=_STAND_INS[fill], edgecolor="none"))
+
+    def line(
+        self,
+        xs: NDArray[np.float64],
+        ys: NDArray[np.float64],
+        colour: Colour,
+        *,
+        width: float = 1,
+        dashed: bool = False,
+    ) -> None:
+        """A line through points (n,), in steps of a tenth of a unit."""
+        style = "--" if dashed else "-"
+        points = Path(np.column_stack([xs, ys]).round(1))
+        self._add(PathPatch(points, edgecolor=_STAND_INS[colour], facecolor="none", linewidth=width, linestyle=style))
 
     def ticks(self, xs: Iterable[float], y: float, length: float, colour: Colour) -> None:
         """Short lines downwards from y."""

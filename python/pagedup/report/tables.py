@@ -1,12 +1,10 @@
-"""The tables of a scan as text in rows and columns; how they are shown (terminal, HTML) is decided elsewhere."""
+"""The tables of a scan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from pagedup.memory import Apart
 from pagedup.report.scan_result import ScannedGuest, ScanResult
+from pagedup.report.table import Table
 from pagedup.report.units import human_size, human_time, page_size_label, percent, printable, size_and_percent
 from pagedup.sharing import FileShare, KsmCounters
 
@@ -23,16 +21,6 @@ REASONS = {
     Apart.PARTIAL_PAGE: "ends that fill no page",
 }
 """Why memory is counted apart, in a few words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table. The first column holds names, the others hold numbers; `note` explains the headers."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
 
 
 def scan_tables(result: ScanResult) -> list[Table]:

@@ -1,6 +1,8 @@
-"""The scan for a person at a terminal; imported only when it is printed, since rich is slow to import."""
+"""Results for a person at a terminal; imported only when they are printed, since rich is slow to import."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,7 +10,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from pagedup.report.scan_result import ScanResult
-from pagedup.report.tables import Table, scan_tables
+from pagedup.report.table import Table
+from pagedup.report.tables import scan_tables
 from pagedup.report.verdict import verdict
 
 MIN_WIDTH = 120
@@ -17,7 +20,12 @@ MIN_WIDTH = 120
 
 def scan_text(result: ScanResult) -> RenderableType:
     """All that `pagedup scan` shows: the tables, and the verdict."""
-    return Group(*(_drawn(table) for table in scan_tables(result)), *(Text(sentence) for sentence in verdict(result)))
+    return answer_text(scan_tables(result), verdict(result))
+
+
+def answer_text(tables: Sequence[Table], sentences: Sequence[str]) -> RenderableType:
+    """Tables, and what follows from them."""
+    return Group(*(_drawn(table) for table in tables), *(Text(sentence) for sentence in sentences))
 
 
 def _drawn(table: Table) -> RichTable:

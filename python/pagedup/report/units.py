@@ -39,7 +39,9 @@ def human_time(seconds: float) -> str:
             return f"{seconds / length:.{0 if seconds >= 10 * length else 1}f} {unit}"
     if seconds >= 0.1:
         return f"{seconds:.{0 if seconds >= 10 else 1}f} s"
-    return f"{seconds * 1000:.0f} ms"
+    if seconds >= 0.01 or not seconds:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds * 1000:.1f} ms" if seconds >= 0.001 else f"{seconds * 1e6:.0f} us"
 
 
 def percent(part: int, whole: int) -> str:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
-
-from pagedup.guests.spec import GuestSpec, SpecError, read_spec
+from pagedup.guests.own_files import own_names, read_own
+from pagedup.guests.spec import GuestSpec, read_spec
 
 
 def preset_names() -> list[str]:
     """What `preset` knows."""
-    return sorted(
-        entry.name.removesuffix(".toml") for entry in files(__name__).iterdir() if entry.name.endswith(".toml")
-    )
+    return own_names(__name__)
 
 
 def preset(name: str) -> GuestSpec:
     """The specification of that name; SpecError, which lists them all, if there is none."""
-    known = preset_names()
-    if name not in known:
-        raise SpecError(f"there is no preset '{name}'; there are {', '.join(known)}")
-    with as_file(files(__name__) / f"{name}.toml") as path:
-        return read_spec(str(path))
+    return read_own(__name__, name, "preset", read_spec)
