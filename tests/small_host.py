@@ -98,7 +98,7 @@ class SmallHost:
         boot = Boot(memory, 1.0)
         while boots and not boot.done:
             filled = boot.next(1.0)
-            self._write(guest, filled.gpns, filled.names)
+            self._write(guest, filled.gpns, filled.data)
         return guest
 
     def touch(
@@ -112,7 +112,7 @@ class SmallHost:
         at = 0
         while at < len(numbers):
             done, filled = guest.memory.fault(numbers[at:], writes[at:])
-            self._write(guest, filled.gpns, filled.names)
+            self._write(guest, filled.gpns, filled.data)
             self._access(guest, numbers[at : at + done], writes[at : at + done], names[at : at + done])
             at += done
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pagedup.host.guest_memory import GuestMemory
 
 _AT_ONCE = 1 << 16  # pages that are looked at together
+_ALL = 1 << 32  # more than a guest has
 
 _KERNEL = (RegionKind.KERNEL_TEXT, RegionKind.KERNEL_DATA, RegionKind.PAGE_TABLES)
 _TURN = {kind: 0 if kind in _KERNEL else 2 if kind == RegionKind.FILE_CACHE else 1 for kind in RegionKind}
@@ -48,18 +49,19 @@ class Boot:
         self._turn = self._next = 0
         self._all = False  # whether the pages that were found last are all that there are close by
 
-    def next(self, seconds: float) -> Filled:
-        """What is filled in so many seconds: pages, each once, in order.
+    def next(self, seconds: float, most: int = _ALL) -> Filled:
+        """What is filled in so many seconds, but at most so many pages now: each once, in order.
 
-        Where the guest would have to page out what it has just loaded, it is less now, and more later.
+        Where that is not enough, or the guest would have to page out what it has just loaded, it is more later.
         """
         self._owed += self._rate * seconds
-        parts = []
-        while self._owed >= 1 and not self.done:
-            gpns = self._some(int(self._owed))
+        parts: list[Filled] = []
+        while self._owed >= 1 and most > 0 and not self.done:
+            gpns = self._some(min(int(self._owed), most))
             if len(gpns):
                 done, filled = self._fill(gpns)
                 self._owed -= done
+                most -= len(filled.gpns)
                 parts.append(filled)
                 if done < len(gpns):
                     self._next = int(gpns[done])

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from pagedup.guests.spec import Part
+from pagedup.guests.spec import Part, Share
 
 Micros = Annotated[float, Meta(ge=0, le=1e9)]
 """Microseconds."""
@@ -43,6 +43,8 @@ class Operation(StrEnum):
     """The sharing scanner reads a page for a checksum."""
     SHARE = "share"
     """A page is found equal to another one, and mapped there."""
+    BLOCKED = "blocked"
+    """A guest waits for memory that the hypervisor cannot find; this has no cost of its own, but takes its time."""
 
 
 class Costs(Part, frozen=True, kw_only=True):
@@ -54,7 +56,8 @@ class Costs(Part, frozen=True, kw_only=True):
     Assumed: swap_in_ssd 100 and swap_in_nvme 20, orders of magnitude of a read of 4 KiB; a guest's own disk is such a
     device, too, as its host says. first_touch 2: an exit of a guest, a frame to be zeroed. break_large 10: 512 entries
     to be written, and the TLB to be flushed. balloon_page 1. scan_visit 0.05, a cache miss or two. scan_hash 1.0, as
-    4 KiB read from memory at 4 GB/s.
+    4 KiB read from memory at 4 GB/s. tlb_small 0.05: not a time, but the share of its time that a guest loses when all
+    of its pages are small ones, beside a guest with large ones alone.
     """
 
     first_touch: Micros = 2.0
@@ -70,6 +73,7 @@ class Costs(Part, frozen=True, kw_only=True):
     scan_visit: Micros = 0.05
     scan_hash: Micros = 1.0
     share: Micros = 6.2
+    tlb_small: Share = 0.05
 
     def seconds(self, device: str) -> dict[Operation, float]:
         """Seconds of each operation on a host whose guests and swap are on such a device: "disk", "ssd", "nvme"."""
@@ -80,7 +84,8 @@ class Costs(Part, frozen=True, kw_only=True):
             Operation.GUEST_FILE_READ: read,
             Operation.GUEST_SWAP_OUT: self.swap_out,
         }
-        return {each: (own[each] if each in own else getattr(self, each)) * 1e-6 for each in Operation}
+        named = {each: getattr(self, each) for each in Operation if each not in own and each != Operation.BLOCKED}
+        return {each: cost * 1e-6 for each, cost in (named | own).items()}
 
 
 class Ledger:
@@ -88,16 +93,26 @@ class Ledger:
 
     Attributes:
         counts: how often each operation was.
-        seconds: that they took, in all.
+        by_operation: the seconds that each took.
+        seconds: that they took in all.
     """
 
     def __init__(self, costs: dict[Operation, float]) -> None:
         self.counts: Counter[Operation] = Counter()
+        self.by_operation: dict[Operation, float] = {}
         self.seconds = 0.0
         self._costs = costs
 
     def charge(self, what: Operation, times: int = 1) -> None:
         """So many of them more."""
         if times:
-            self.counts[what] += times
-            self.seconds += times * self._costs[what]
+            self._add(what, times, times * self._costs[what])
+
+    def block(self, seconds: float) -> None:
+        """Time in which the guest could not go on."""
+        self._add(Operation.BLOCKED, 1, seconds)
+
+    def _add(self, what: Operation, times: int, seconds: float) -> None:
+        self.counts[what] += times
+        self.by_operation[what] = self.by_operation.get(what, 0.0) + seconds
+        self.seconds += seconds

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pagedup.host.costs import Operation
-from pagedup.host.page_use import IN_MEMORY, N_USES, LayoutUse, Use, by_region
+from pagedup.host.page_use import IN_MEMORY, N_USES, LayoutUse, Use
 from pagedup.host.random_stream import RandomStream
-from pagedup.memory.layouts import ABSENT, ZERO, RegionKind
+from pagedup.memory.layouts import ABSENT, ZERO
 from pagedup.sharing.frame_pool import OUT
 
 if TYPE_CHECKING:
@@ -107,7 +107,6 @@ class GuestMemory:
         self._ledger = ledger
         self._content = content
         self._nothing = Filled(_NO_GPNS, content(np.empty(0, np.uint64)))
-        self._kinds = by_region(layout, {kind: number for number, kind in enumerate(RegionKind)})
         self._of_layout = LayoutUse(layout)
         self._use = self._of_layout.of_all()
         self._use[layout.names == np.uint64(ABSENT)] = Use.FREE
@@ -193,13 +192,14 @@ class GuestMemory:
         return int(self._counts[Use.CACHED])
 
     @property
+    def to_grow(self) -> int:
+        """Pages, at most, that the file cache can still grow by."""
+        return self._later - self._grown
+
+    @property
     def unloaded(self) -> int:
         """Pages that a guest that is being started has still to fill."""
         return int(self._counts[Use.UNLOADED])
-
-    def kinds(self, gpns: NDArray[np.uint32]) -> NDArray[np.uint8]:
-        """Uint8 ndarray (n,): what the layout says that the pages are used for, an index into list(RegionKind)."""
-        return self._kinds.take(self.layout.regions.take(gpns))
 
     # --- the balloon ----------------------------------------------------------------------------------------------
 

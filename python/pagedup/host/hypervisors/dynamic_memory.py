@@ -43,6 +43,11 @@ class DynamicMemory(HostPolicy):
         self._host = host
         self._bounds: dict[int, _Bounds] = {}
 
+    @property
+    def assigned(self) -> int:
+        """See HostPolicy."""
+        return sum(guest.pages - guest.memory.balloon for guest in self._host.guests)
+
     def admits(self, guest: HostGuest) -> bool:
         """See HostPolicy: it must have its startup memory, for which others give what they have not committed."""
         settings = guest.settings.dynamic_memory
@@ -91,7 +96,7 @@ class DynamicMemory(HostPolicy):
         )
 
     def _unassigned(self) -> int:
-        return self._host.capacity - sum(guest.pages - guest.memory.balloon for guest in self._host.guests)
+        return self._host.capacity - self.assigned
 
     def _assign(self, pages: list[int]) -> None:
         """So many to each guest: first what shrinks, then what grows, as far as that made room for it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,7 +21,7 @@ from pagedup.host.hypervisors.swapping import Swapping
 from pagedup.sharing.policies import Esx
 
 if TYPE_CHECKING:
-    from pagedup.host.scenario import Machine
+    from pagedup.host.scenario import GuestSet, Machine
 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
@@ -79,6 +79,10 @@ class Esxi(Hypervisor, frozen=True, kw_only=True, tag="esxi"):
             share_force_salting=self.share_force_salting,
             seed=seed,
         )
+
+    def domain(self, settings: GuestSet) -> Hashable:
+        """See Hypervisor: its salt, as far as salting is on (`Esx.domain`)."""
+        return settings.salt or None
 
     def compressed_share(self) -> float:
         """See Hypervisor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pagedup.guests.spec import Part
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pagedup.host.costs import Ledger
     from pagedup.host.guest import HostGuest
-    from pagedup.host.scenario import Machine
+    from pagedup.host.scenario import GuestSet, Machine
     from pagedup.sharing.frame_pool import FramePool
     from pagedup.sharing.policies import Policy
 
@@ -71,6 +71,11 @@ class HostPolicy:
         """The hypervisor's word for how short memory is, or "" if this policy has none."""
         return ""
 
+    @property
+    def assigned(self) -> int:
+        """Frames that guests hold by this policy, be they in use or not; 0 if it assigns none."""
+        return 0
+
     def admits(self, guest: HostGuest) -> bool:
         """Whether the guest may start now. It is asked once; a guest that is refused never runs."""
         return True
@@ -103,6 +108,10 @@ class Hypervisor(Part, frozen=True, kw_only=True, tag_field="kind"):
     def sharing(self, machine: Machine, seed: int) -> Policy | None:
         """How its pool shares pages; None: not at all."""
         raise NotImplementedError
+
+    def domain(self, settings: GuestSet) -> Hashable:
+        """Of a guest: only guests of equal domains ever share a frame."""
+        return None
 
     def compressed_share(self) -> float:
         """The most that its compression cache may take, as a share of a guest's memory."""
