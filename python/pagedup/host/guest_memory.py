@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _READ_AHEAD = 16  # neighbouring pages of files that the cache takes together (64 KiB; assumed)
 _LEAST = 64  # pages that could go, and that the balloon leaves nevertheless: what is touched needs places (assumed)
 
+_AHEAD = 512  # pages that go ahead of need, so that the next ones find places (assumed, as systems keep some free)
+
 _NO_GPNS = np.empty(0, np.uint32)
 
 
@@ -339,7 +341,8 @@ class GuestMemory:
         self._place_in_balloon(free)
         self._places += len(free)
         if self._places < n:
-            self._places += self._page_out(n - self._places, Use.ANONYMOUS, keep)
+            more = min(_AHEAD, self._could_go // 1024)
+            self._places += self._page_out(n - self._places + more, Use.ANONYMOUS, keep)
         return self._places >= n
 
     def _load(self, gpns: NDArray[np.uint32]) -> Filled:

@@ -97,9 +97,8 @@ class Touching:
         """Do accesses to pages that the guest has in its memory, be they paged out by the hypervisor or not."""
         done = written = failed = 0
         while done < len(gpns):
-            # What stands in the way is dealt with in parts, and in ever smaller ones where that was in vain.
-            in_parts = guest.pool.out or failed
-            part = slice(done, done + max(1, _AT_ONCE >> failed) if in_parts else None)
+            # What stands in the way is dealt with in parts, and in ever smaller ones, where it was in vain for all.
+            part = slice(done, done + max(1, _AT_ONCE >> failed) if failed else None)
             if guest.pool.out:
                 self._page_in(guest, gpns[part])
             which = writes[part]

@@ -38,7 +38,8 @@ _PREFERENCE = {
 }
 _READ_ONLY = (RegionKind.KERNEL_TEXT, RegionKind.IMAGE_TEXT, RegionKind.IMAGE_RDATA, RegionKind.FILE_CACHE)
 _ANY = 1 << 16  # random pages that are tried at once
-_DRIFTS_AT_ONCE = 256  # pages of the working set that are exchanged together
+_DRIFTS_AT_ONCE = 4096  # pages of the working set that are exchanged together, or a 16th of it
+_READ_ONLY_BIT = np.uint32(1 << 31)  # of a page in the working set: it is only read
 
 _NO_GPNS = np.empty(0, np.uint32)
 _Number = TypeVar("_Number", np.uint32, np.int64)
@@ -59,7 +60,7 @@ class Work:
         memory: what the guest has, once it has been started; phases: what it does, in the order of their starts; key:
             of its random numbers. The same ones, with the same calls, give the same accesses.
 
-    Takes 1 byte a page of the guest, and 4 one of the working set.
+    Takes 1 byte a page of the guest, of up to 2^31 pages, and 4 one of the working set.
     """
 
     def __init__(self, memory: GuestMemory, phases: Sequence[Phase], key: int) -> None:
@@ -72,7 +73,7 @@ class Work:
         self._drawn = 0
         self._preference = by_region(memory.layout, _PREFERENCE)
         self._written = by_region(memory.layout, {kind: int(kind not in _READ_ONLY) for kind in RegionKind}) > 0
-        self._set = _NO_GPNS  # from hot to cold
+        self._set = _NO_GPNS  # from hot to cold, with _READ_ONLY_BIT
         self._hot = np.zeros(memory.pages, np.bool_)
         self._to_written = 0.0  # the share of touches that fall on pages that can be written
         self._touches = self._drifts = 0.0  # owed
@@ -80,7 +81,7 @@ class Work:
     @property
     def working_set(self) -> NDArray[np.uint32]:
         """Uint32 ndarray, a copy: the working set, from hot to cold."""
-        return self._set.copy()
+        return self._set & ~_READ_ONLY_BIT
 
     def is_hot(self, gpns: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which pages are in the working set now."""
@@ -106,8 +107,8 @@ class Work:
                 self._draws_key, self._drawn, self._set, quantiles, chance, gpns, writes.view(np.uint8)
             )
             self._drawn += n
-            if phase.writes:
-                writes &= self._can_be_written(gpns)
+            writes &= gpns < _READ_ONLY_BIT
+            gpns &= ~_READ_ONLY_BIT
             self._drift(phase.drift * n_set * seconds / 3600)
         if burst:
             first, first_writes = self._burst(burst)
@@ -116,6 +117,10 @@ class Work:
 
     def _can_be_written(self, gpns: NDArray[np.uint32]) -> NDArray[np.bool_]:
         return self._written.take(self._memory.layout.regions.take(gpns))
+
+    def _marked(self, gpns: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """As the working set has them."""
+        return gpns | np.where(self._can_be_written(gpns), np.uint32(0), _READ_ONLY_BIT)
 
     # --- phases ---------------------------------------------------------------------------------------------------
 
@@ -128,16 +133,16 @@ class Work:
             return 0
         self._phase = phase = self._phases[self._begun - 1]
         n = round(phase.working_set * np.count_nonzero(holds_something(self._memory.uses)))
-        self._hot[self._set[n:]] = False
-        self._set = self._set[:n]
-        self._set = np.concatenate((self._set, self._others(n - len(self._set))))
+        self._hot[self.working_set[n:]] = False
+        kept = self._set[:n]
+        self._set = np.concatenate((kept, self._marked(self._others(n - len(kept)))))
         self._weigh()
         return pages_of(phase.burst, "burst")
 
     def _weigh(self) -> None:
         if len(self._set):
             chances = zipf_chances(len(self._set), self._phase.zipf)
-            self._to_written = float(chances[self._can_be_written(self._set)].sum())
+            self._to_written = float(chances[self._set < _READ_ONLY_BIT].sum())
 
     def _burst(self, n: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
         """N pages in use, or all that are, each once."""
@@ -164,16 +169,16 @@ class Work:
         self._drifts -= len(leaving)
         coming = self._others(len(leaving))  # chosen before others leave, which must not come back at once
         leaving = leaving[: len(coming)]
-        self._hot[self._set[leaving]] = False
-        self._put(leaving, coming)
+        self._hot[self._set[leaving] & ~_READ_ONLY_BIT] = False
+        self._put(leaving, self._marked(coming))
         moving = _distinct(self._random.below(n_set, 2 * n))
         self._put(moving, self._set[moving[::-1]])
 
-    def _put(self, ranks: NDArray[np.int64], gpns: NDArray[np.uint32]) -> None:
+    def _put(self, ranks: NDArray[np.int64], marked: NDArray[np.uint32]) -> None:
         chances = zipf_chances(len(self._set), self._phase.zipf)[ranks]
-        before, now = self._can_be_written(self._set[ranks]), self._can_be_written(gpns)
+        before, now = self._set[ranks] < _READ_ONLY_BIT, marked < _READ_ONLY_BIT
         self._to_written += float(chances[now].sum() - chances[before].sum())
-        self._set[ranks] = gpns
+        self._set[ranks] = marked
 
     def _others(self, n: int) -> NDArray[np.uint32]:
         """Up to n pages in use that are not in the working set, by preference; they are in it now."""

@@ -99,7 +99,7 @@ class Esxi(Hypervisor, frozen=True, kw_only=True, tag="esxi"):
             active,
             allocation,
             LargeBreaks(host, states),
-            SharingCall(host, states, self.sharing(host.machine, 0)),
+            SharingCall(host, states),
             Sharing(host),
             Ballooning(host, states, allocation, self.ctl_max_percent / 100, rate),
             Swapping(host, states, allocation),

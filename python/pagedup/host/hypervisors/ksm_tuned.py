@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from pagedup.host.hypervisors.hypervisor import HostPolicy
+from pagedup.sharing.policies import Ksm
 
 if TYPE_CHECKING:
     from pagedup.host.hypervisors.hypervisor import HostView
-    from pagedup.sharing.policies import Ksm
 
 _MIB, _GIB = 1 << 20, 1 << 30
 _LEAST_SLEEP = 10
@@ -55,7 +55,9 @@ class KsmTuned(HostPolicy):
     Until it has looked for the first time, KSM does not run.
     """
 
-    def __init__(self, host: HostView, tuning: KsmTuning, ksm: Ksm, total: int, page: int) -> None:
+    def __init__(self, host: HostView, tuning: KsmTuning, total: int, page: int) -> None:
+        ksm = host.pool.policy
+        assert isinstance(ksm, Ksm)
         self._host = host
         self._tuning = tuning
         self._ksm = ksm

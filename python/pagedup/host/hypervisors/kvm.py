@@ -66,6 +66,6 @@ class Kvm(Hypervisor, frozen=True, kw_only=True, tag="kvm"):
         """See Hypervisor."""
         tuning = KsmTuning(*(getattr(self, name) for name in KsmTuning._fields))
         total = size_of(host.machine.memory, "host.memory")
-        tuned = KsmTuned(host, tuning, self.sharing(host.machine, 0), total, PAGE)
+        tuned = KsmTuned(host, tuning, total, PAGE)
         marks = watermarks(pages_of(host.machine.memory, "host.memory"), self.watermark_scale_factor)
         return [tuned, Sharing(host, tuned.runs), Kswapd(host, marks)]

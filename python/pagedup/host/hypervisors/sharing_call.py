@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from pagedup.host.hypervisors.hypervisor import HostPolicy
 from pagedup.host.hypervisors.memory_states import MemoryState
+from pagedup.sharing.policies import Esx
 
 if TYPE_CHECKING:
     from pagedup.host.hypervisors.hypervisor import HostView
     from pagedup.host.hypervisors.memory_states import MemoryStates
-    from pagedup.sharing.policies import Esx
 
 _CALLED = (MemoryState.CLEAR, MemoryState.SOFT, MemoryState.HARD)
 _AT_ONCE = 1e-3
@@ -26,7 +26,9 @@ class SharingCall(HostPolicy):
     (Guo et al., VEE 2015); assumed is this way, at ShareRateMax, or what ShareScanGHz allows for.
     """
 
-    def __init__(self, host: HostView, states: MemoryStates, usual: Esx) -> None:
+    def __init__(self, host: HostView, states: MemoryStates) -> None:
+        usual = host.pool.policy
+        assert isinstance(usual, Esx)
         self._host = host
         self._states = states
         self._usual = usual

@@ -81,6 +81,11 @@ class FramePool(Closing):
         return self._pool.frame_size
 
     @property
+    def policy(self) -> Policy | None:
+        """How pages are shared, as the pool was made; `retune` does not change it."""
+        return self._policy
+
+    @property
     def limit(self) -> int:
         """No frame is given out while so many are in use: the capacity, until it is set to less.
 
