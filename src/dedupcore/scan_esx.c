@@ -171,30 +171,37 @@ void scan_make_up(const dedupcore_pool *pool)
 
 /* --- passes ------------------------------------------------------------------------------------------------------ */
 
-/* Takes the next pages of the guest's order that have to be looked at; *left: how many of the order are still to be taken. */
+/*
+ * Takes the next pages of the guest's order that have to be looked at, up to `most`, and passes by others; *left: how many of
+ * the order are still to be taken.
+ */
 static void take_pages(dedupcore_pool *pool, const page_order *o, look *batch, uint64_t most, uint64_t *left)
 {
+    enum { WINDOW = 16 }; /* times `most` pages that are passed by at once, at the most */
     scan *s = pool->scan;
     pool_guest *guest = pool->guests + batch->guest;
     uint64_t ahead[LOOK_MOST];
-    if (most > *left)
-        most = *left;
-    if (most > guest->n_pages - guest->looked)
-        most = guest->n_pages - guest->looked;
-    for (uint64_t i = 0; i < most; i++) {
-        ahead[i] = page_order_at(o, guest->looked + i);
-        __builtin_prefetch(s->pages + guest->first + ahead[i]);
-    }
     batch->n = 0;
-    for (uint64_t i = 0; i < most; i++) {
-        const page_state state = scan_state(s, guest->first + ahead[i]);
-        count_visit(s, state);
-        if (state == PAGE_CHANGED || state == PAGE_COLLIDED)
-            batch->gpns[batch->n++] = (uint32_t)ahead[i];
+    for (int part = 0; part < WINDOW && batch->n < most; part++) {
+        uint64_t n = most - batch->n;
+        if (n > *left)
+            n = *left;
+        if (n > guest->n_pages - guest->looked)
+            n = guest->n_pages - guest->looked;
+        for (uint64_t i = 0; i < n; i++) {
+            ahead[i] = page_order_at(o, guest->looked + i);
+            __builtin_prefetch(s->pages + guest->first + ahead[i]);
+        }
+        for (uint64_t i = 0; i < n; i++) {
+            const page_state state = scan_state(s, guest->first + ahead[i]);
+            count_visit(s, state);
+            if (state == PAGE_CHANGED || state == PAGE_COLLIDED)
+                batch->gpns[batch->n++] = (uint32_t)ahead[i];
+        }
+        guest->looked += n;
+        *left -= n;
     }
-    guest->looked += most;
     guest->counted = guest->looked;
-    *left -= most;
 }
 
 /* The same for pages of which none has to be looked at. */

@@ -10,7 +10,7 @@ from pagedup.sharing import Esx, FramePool
 from tests.esx_model import EsxModel, Pace, Page, scan_rates
 from tests.simulated_guests import MASK, WEYL, mix, random
 
-STEPS = 256  # turns of the guests in one call
+TURN, TURNS = 4.0, 256  # seconds of a guest's turn, and how many there are in one call at the most
 
 
 def pages_of_pass(seed: int, vm: int, n_pages: int, number: int) -> Iterator[Page]:
@@ -65,9 +65,9 @@ class Scanner:
             share_scan_ghz=int(policy.share_scan_ghz),
             share_rate_max=int(policy.share_rate_max),
         )
-        steps = max(1, min(STEPS, math.ceil(seconds)))
-        for _ in range(steps):
-            for vm, due in enumerate(self.pace.due(rates, seconds / steps)):
+        turns = max(1, min(TURNS, math.ceil(seconds / TURN)))
+        for _ in range(turns):
+            for vm, due in enumerate(self.pace.due(rates, seconds / turns)):
                 self.look(vm, due)
 
     def look(self, vm: int, n: int) -> None:

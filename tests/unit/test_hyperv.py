@@ -68,7 +68,7 @@ def test_maximum() -> None:
     assert assigned(host) == [2000]
     host.touch(guest, np.arange(3000), reads=True)
     assert 2000 - 2 <= guest.pool.present <= 2000  # it keeps a page or two free
-    assert guest.memory.paged == 1000
+    assert guest.memory.paged in (1000, 1001)
 
 
 def test_what_is_not_needed_is_taken_only_for_others() -> None:

@@ -181,7 +181,9 @@ class _Simulated(Answer):
 
 
 def _simulate(chosen: _Chosen) -> _Simulated:
+    from dedupcore import available_threads
     from pagedup.host.simulate import simulate
 
     with progress_display() as progress:
-        return _Simulated(simulate(chosen.scenario, folder=chosen.folder, progress=progress), chosen)
+        found = simulate(chosen.scenario, folder=chosen.folder, processes=available_threads(), progress=progress)
+        return _Simulated(found, chosen)

@@ -61,7 +61,7 @@ class GuestMemory:
         pages = in use + free + balloon,    balloon = taken when they were free + paged + not loaded - places
 
     with `places` that are free for pages that are paged or not loaded yet; `free` counts them, too. So memory adds up,
-    and the balloon's size changes by `inflate` and `deflate` alone (and by `fault` in a guest that has nothing else).
+    and the balloon's size changes by `inflate` and `deflate` alone.
 
     A guest's pages are put in the pool by whoever runs it: what its system fills is returned (Filled). They are taken
     from there through the pager, since the hypervisor may have paged them out: what the guest writes to its own swap is
@@ -270,7 +270,8 @@ class GuestMemory:
         Each needs a place: one that the balloon has given back, or a free page, which the balloon takes instead, or
         that of a page that the guest did not use for long, which is paged out. Pages of the batch do not go for each
         other: where it is too large for that, the first part of it is brought back, and the rest is to be asked for
-        when that is done. A page for which there is no place at all takes one from the balloon.
+        when that is done. Where there is no place at all, not even one access can be done: the guest's own system is
+        out of memory.
 
         writes: bool ndarray (n,), for accesses that care for no use, as those of a trace do. Free pages then come to be
         used, be they in the balloon; pages of files that are written are as other memory from now on, since they are
@@ -292,10 +293,9 @@ class GuestMemory:
         done = len(gpns)
         wanted = np.unique(gpns[away])
         while not self._make_places(len(wanted), gpns[:done]):
-            if done == 1:
-                self._places += 1
-                break
             done //= 2
+            if not done:
+                return Faulted(0, self._nothing)
             wanted = np.unique(gpns[:done][away[:done]])
         return Faulted(done, self._load(wanted))
 

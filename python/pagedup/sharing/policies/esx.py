@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _PAGE = 4096  # bytes that a content name stands for
 _NAME = 8
-_STEPS = 256  # the most turns that the guests take within one call
+_TURN = 4.0  # seconds
+_TURNS = 256  # the most that the guests take within one call
 
 
 class EsxCounts(NamedTuple):
@@ -111,7 +112,7 @@ class _EsxScanner:
         self._due: list[float] = []  # pages, of each guest, that it is owed
 
     def scan(self, seconds: float) -> None:
-        """See FramePool.scan: the guests take turns, of a second or a few."""
+        """See FramePool.scan: the guests take turns, of a few seconds."""
         pages = [guest.pages for guest in self._guests]
         self._due += [0.0] * (len(pages) - len(self._due))
         if seconds == math.inf:
@@ -120,10 +121,10 @@ class _EsxScanner:
             return
         size = self._pool.frame_size
         rates = self._policy.rates(pages, _PAGE if size == _NAME else size)
-        steps = max(1, min(_STEPS, math.ceil(seconds)))
-        for _ in range(steps):
+        turns = max(1, min(_TURNS, math.ceil(seconds / _TURN)))
+        for _ in range(turns):
             for guest, rate in enumerate(rates):
-                self._due[guest] += rate * seconds / steps
+                self._due[guest] += rate * seconds / turns
                 self._look(guest, math.floor(self._due[guest] + 1e-6))  # what many steps add up to is not short of one
 
     def _look(self, guest: int, due: int) -> None:
