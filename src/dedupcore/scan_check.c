@@ -60,10 +60,19 @@ static int check_pages(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     return 0;
 }
 
+/* Whether another page may be mapped to the frame, which is stable. */
+static int is_open(const dedupcore_pool *pool, uint32_t frame)
+{
+    return scan_is_stable(pool->scan, frame) && scan_has_room(pool, frame);
+}
+
 static const char *frame_flaw(const dedupcore_pool *pool, uint32_t frame)
 {
     const scan *s = pool->scan;
     const int loose = scan_is_loose(s, frame), stable = scan_is_stable(s, frame);
+    const heap_node *node = s->room.nodes + frame;
+    if ((node->child || node->next || node->before) && !is_open(pool, frame))
+        return "a frame that has no room is in a heap";
     if (!loose && !stable)
         return NULL;
     if (!pool_is_mapped(pool, frame))
@@ -77,16 +86,106 @@ static const char *frame_flaw(const dedupcore_pool *pool, uint32_t frame)
     return NULL;
 }
 
+static int hold_same(const dedupcore_pool *pool, uint32_t a, uint32_t b)
+{
+    const size_t size = pool->frames.frame_size;
+    return pool->domains[a] == pool->domains[b] && !memcmp(frames_at(&pool->frames, a), frames_at(&pool->frames, b), size);
+}
+
+/* What is wrong between a frame and those right below it in its heap, which are counted; or NULL. */
+static const char *heap_flaw(const dedupcore_pool *pool, uint32_t frame, uint64_t most, uint64_t *n_below)
+{
+    const heap_node *nodes = pool->scan->room.nodes;
+    uint32_t before = frame;
+    for (uint32_t at = nodes[frame].child; at; at = nodes[before].next) {
+        if (at > pool->frames.touched || nodes[at - 1].before != before + 1 || *n_below == most)
+            return "the neighbours of a frame in a heap are others";
+        if (!is_open(pool, at - 1) || !hold_same(pool, at - 1, frame))
+            return "a frame with room is below one that holds another thing";
+        if (pool->refs[at - 1] > pool->refs[frame])
+            return "a frame with room is below one with fewer pages";
+        before = at - 1;
+        ++*n_below;
+    }
+    return NULL;
+}
+
+/* The one after it, as they come when those below a frame come before the next one beside it; DEDUPCORE_ABSENT: none. */
+static uint32_t next_in_heap(const heap_node *nodes, uint32_t frame)
+{
+    if (nodes[frame].child)
+        return nodes[frame].child - 1;
+    while (!nodes[frame].next) {
+        uint32_t below;
+        do {
+            if (!nodes[frame].before)
+                return DEDUPCORE_ABSENT;
+            below = frame;
+            frame = nodes[frame].before - 1;
+        } while (nodes[frame].child != below + 1);
+    }
+    return nodes[frame].next - 1;
+}
+
+/* Those below the stable frame of a chain; they are counted. */
+static int check_heap(const dedupcore_pool *pool, uint32_t top, uint64_t most, uint64_t *n_below, dedupcore_flaw *flaw)
+{
+    const heap_node *nodes = pool->scan->room.nodes;
+    const uint64_t before = *n_below;
+    uint64_t n_met = 0;
+    if (nodes[top].before || nodes[top].next)
+        return broken(flaw, "a frame of a chain is below another in a heap", UINT32_MAX, UINT64_MAX, top);
+    for (uint32_t frame = top; frame != DEDUPCORE_ABSENT; frame = next_in_heap(nodes, frame)) {
+        const char *what = heap_flaw(pool, frame, most, n_below);
+        if (!what && n_met++ > *n_below - before)
+            what = "a heap of frames has no end";
+        if (what)
+            return broken(flaw, what, UINT32_MAX, UINT64_MAX, frame);
+    }
+    return 0;
+}
+
+/* Whether KSM would find another frame with room for the same content: only the fullest of them is in the chain. */
+static int has_equal_behind(const dedupcore_pool *pool, uint32_t frame)
+{
+    const scan *s = pool->scan;
+    uint32_t g = s->policy.kind == DEDUPCORE_POLICY_KSM ? s->index.links[frame].next : DEDUPCORE_ABSENT;
+    while (g != DEDUPCORE_ABSENT && !(scan_is_stable(s, g) && hold_same(pool, g, frame)))
+        g = s->index.links[g].next;
+    return g != DEDUPCORE_ABSENT;
+}
+
+static int check_rooms(const dedupcore_pool *pool, uint64_t most, dedupcore_flaw *flaw)
+{
+    const scan *s = pool->scan;
+    uint64_t n_below = 0;
+    for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
+        for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
+            if (!scan_is_stable(s, frame))
+                continue;
+            if (has_equal_behind(pool, frame))
+                return broken(flaw, "two frames with room that hold the same are in a chain", UINT32_MAX, UINT64_MAX, frame);
+            const int rc = check_heap(pool, frame, most, &n_below, flaw);
+            if (rc)
+                return rc;
+        }
+    }
+    if (n_below != most || n_below != s->room.n_below)
+        return broken(flaw, "frames with room are not found", UINT32_MAX, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
 static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 {
     const scan *s = pool->scan;
-    uint64_t n_stable = 0, n_chained = 0, n_found = 0;
+    uint64_t n_stable = 0, n_chained = 0, n_below = 0, n_found = 0;
     for (uint32_t frame = 0; frame < pool->frames.touched; frame++) {
         const char *what = frame_flaw(pool, frame);
         if (what)
             return broken(flaw, what, UINT32_MAX, UINT64_MAX, frame);
         n_stable += scan_is_stable(s, frame);
-        n_chained += scan_is_loose(s, frame) || (scan_is_stable(s, frame) && scan_has_room(pool, frame));
+        n_chained += scan_is_loose(s, frame) || (is_open(pool, frame) && !s->room.nodes[frame].before);
+        n_below += is_open(pool, frame) && s->room.nodes[frame].before;
     }
     for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
         for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
@@ -102,7 +201,7 @@ static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
         return broken(flaw, "frames of the index are not found", UINT32_MAX, UINT64_MAX, UINT64_MAX);
     if (n_stable != s->n_stable)
         return broken(flaw, "the number of stable frames is wrong", UINT32_MAX, UINT64_MAX, UINT64_MAX);
-    return 0;
+    return check_rooms(pool, n_below, flaw);
 }
 
 /* Whether visits are owed only where nothing comes of them, and where that is said. */
