@@ -133,8 +133,6 @@ static int check_heap(const dedupcore_pool *pool, uint32_t top, uint64_t most, u
     const heap_node *nodes = pool->scan->room.nodes;
     const uint64_t before = *n_below;
     uint64_t n_met = 0;
-    if (nodes[top].before || nodes[top].next)
-        return broken(flaw, "a frame of a chain is below another in a heap", UINT32_MAX, UINT64_MAX, top);
     for (uint32_t frame = top; frame != DEDUPCORE_ABSENT; frame = next_in_heap(nodes, frame)) {
         const char *what = heap_flaw(pool, frame, most, n_below);
         if (!what && n_met++ > *n_below - before)
@@ -189,6 +187,8 @@ static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     }
     for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
         for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
+            if (s->room.nodes[frame].before || s->room.nodes[frame].next)
+                return broken(flaw, "a frame of a chain is below another in a heap", UINT32_MAX, UINT64_MAX, frame);
             if (n_found++ == n_chained)
                 return broken(flaw, "a chain of the index has no end", UINT32_MAX, UINT64_MAX, frame);
             if (!scan_is_loose(s, frame) && !scan_is_stable(s, frame))
