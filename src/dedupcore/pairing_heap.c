@@ -2,56 +2,77 @@
 
 int heap_open(pairing_heap *heap, const uint32_t *keys, uint64_t n_items)
 {
-    const int rc = region_map(&heap->memory, (size_t)n_items * sizeof *heap->nodes, 1, PAGES_SMALL);
-    heap->nodes = heap->memory.at;
+    int rc = region_map(&heap->places_memory, (size_t)n_items * sizeof *heap->places, 1, PAGES_SMALL);
+    if (rc == 0)
+        rc = region_map(&heap->nodes_memory, ((size_t)n_items + 1) * sizeof *heap->nodes, 1, PAGES_SMALL);
+    heap->places = heap->places_memory.at;
+    heap->nodes = heap->nodes_memory.at;
     heap->keys = keys;
-    heap->n_below = 0;
     return rc;
 }
 
 void heap_close(pairing_heap *heap)
 {
-    region_unmap(&heap->memory);
+    region_unmap(&heap->places_memory);
+    region_unmap(&heap->nodes_memory);
 }
 
-/* Puts the smaller of two items, both without neighbours, below the other one, which it returns. */
+/* --- nodes: 0 is none -------------------------------------------------------------------------------------------- */
+
+static uint32_t node_of(pairing_heap *heap, uint32_t item)
+{
+    if (!heap->places[item]) {
+        const uint32_t node = heap->free_node ? heap->free_node : ++heap->n_nodes;
+        heap->free_node = heap->nodes[node].next;
+        heap->nodes[node] = (heap_node){.item = item};
+        heap->places[item] = node;
+    }
+    return heap->places[item];
+}
+
+static void free_node(pairing_heap *heap, uint32_t node)
+{
+    heap->places[heap->nodes[node].item] = 0;
+    heap->nodes[node] = (heap_node){.next = heap->free_node};
+    heap->free_node = node;
+}
+
+/* Puts the smaller of two, both without neighbours, below the other one, which it returns. */
 static uint32_t put_below(pairing_heap *heap, uint32_t a, uint32_t b)
 {
     heap_node *nodes = heap->nodes;
-    const uint32_t above = heap->keys[b] > heap->keys[a] ? b : a, below = above == a ? b : a;
+    const uint32_t above = heap->keys[nodes[b].item] > heap->keys[nodes[a].item] ? b : a, below = above == a ? b : a;
     const uint32_t child = nodes[above].child;
     nodes[below].next = child;
-    nodes[below].before = above + 1;
+    nodes[below].before = above;
     if (child)
-        nodes[child - 1].before = below + 1;
-    nodes[above].child = below + 1;
+        nodes[child].before = below;
+    nodes[above].child = below;
     return above;
 }
 
-/* Makes one heap of all below the item, which keeps none of them. Returns its largest, or DEDUPCORE_ABSENT. */
-static uint32_t pair_children(pairing_heap *heap, uint32_t item)
+/* Makes one heap of all below the node, which keeps none of them. Returns its largest. */
+static uint32_t pair_children(pairing_heap *heap, uint32_t node)
 {
     heap_node *nodes = heap->nodes;
-    uint32_t made = 0; /* the heap of the last pair, + 1, and in `next` that of the pair before it */
-    uint32_t at = nodes[item].child;
-    nodes[item].child = 0;
+    uint32_t at = nodes[node].child;
+    uint32_t made = 0; /* the heap of the last pair, and in `next` that of the pair before it */
+    nodes[node].child = 0;
     while (at) {
-        const uint32_t a = at - 1, b = nodes[a].next;
-        at = b ? nodes[b - 1].next : 0;
+        const uint32_t a = at, b = nodes[a].next;
+        at = nodes[b].next;
         nodes[a].next = nodes[a].before = 0;
         uint32_t pair = a;
         if (b) {
-            nodes[b - 1].next = nodes[b - 1].before = 0;
-            pair = put_below(heap, a, b - 1);
+            nodes[b].next = nodes[b].before = 0;
+            pair = put_below(heap, a, b);
         }
         nodes[pair].next = made;
-        made = pair + 1;
+        made = pair;
     }
-    if (!made)
-        return DEDUPCORE_ABSENT;
-    uint32_t all = made - 1;
+    uint32_t all = made;
     for (at = nodes[all].next, nodes[all].next = 0; at;) {
-        const uint32_t pair = at - 1;
+        const uint32_t pair = at;
         at = nodes[pair].next;
         nodes[pair].next = 0;
         all = put_below(heap, all, pair);
@@ -59,28 +80,31 @@ static uint32_t pair_children(pairing_heap *heap, uint32_t item)
     return all;
 }
 
-/* Puts `by`, which has no neighbours, between those of an item that leaves them; DEDUPCORE_ABSENT: nothing. */
-static void put_between(pairing_heap *heap, uint32_t item, uint32_t by, uint32_t before, uint32_t next)
+/* Puts `by`, which has no neighbours, or none, between those of a node that leaves them. */
+static void put_between(pairing_heap *heap, uint32_t node, uint32_t by, uint32_t before, uint32_t next)
 {
     heap_node *nodes = heap->nodes;
     uint32_t after_it = next, before_it = before; /* what these see in its place */
-    if (by != DEDUPCORE_ABSENT) {
+    if (by) {
         nodes[by].before = before;
         nodes[by].next = next;
-        after_it = before_it = by + 1;
+        after_it = before_it = by;
     }
     if (next)
-        nodes[next - 1].before = before_it;
-    if (before && nodes[before - 1].child == item + 1)
-        nodes[before - 1].child = after_it;
+        nodes[next].before = before_it;
+    if (before && nodes[before].child == node)
+        nodes[before].child = after_it;
     else if (before)
-        nodes[before - 1].next = after_it;
+        nodes[before].next = after_it;
 }
+
+/* --- heaps ------------------------------------------------------------------------------------------------------- */
 
 uint32_t heap_join(pairing_heap *heap, uint32_t a, uint32_t b)
 {
+    const uint32_t node = node_of(heap, a), other = node_of(heap, b);
     heap->n_below++;
-    return put_below(heap, a, b);
+    return heap->nodes[put_below(heap, node, other)].item;
 }
 
 /*
@@ -89,22 +113,28 @@ uint32_t heap_join(pairing_heap *heap, uint32_t a, uint32_t b)
  */
 uint32_t heap_fell_among(pairing_heap *heap, uint32_t item)
 {
-    heap_node *node = heap->nodes + item;
-    if (!node->child)
+    heap_node *nodes = heap->nodes;
+    const uint32_t node = heap->places[item], before = nodes[node].before, next = nodes[node].next;
+    if (!nodes[node].child)
         return item;
-    const uint32_t before = node->before, next = node->next, below = pair_children(heap, item);
-    node->before = node->next = 0;
-    const uint32_t largest = put_below(heap, item, below);
-    put_between(heap, item, largest, before, next);
-    return largest;
+    const uint32_t below = pair_children(heap, node);
+    nodes[node].before = nodes[node].next = 0;
+    const uint32_t largest = put_below(heap, node, below);
+    put_between(heap, node, largest, before, next);
+    return nodes[largest].item;
 }
 
 uint32_t heap_take_among(pairing_heap *heap, uint32_t item)
 {
-    heap_node *node = heap->nodes + item;
-    const uint32_t before = node->before, next = node->next, below = pair_children(heap, item);
-    heap->n_below -= before || below != DEDUPCORE_ABSENT;
-    node->before = node->next = 0;
-    put_between(heap, item, below, before, next);
-    return below;
+    heap_node *nodes = heap->nodes;
+    const uint32_t node = heap->places[item], before = nodes[node].before, next = nodes[node].next;
+    const uint32_t below = nodes[node].child ? pair_children(heap, node) : 0;
+    const uint32_t now = below ? nodes[below].item : DEDUPCORE_ABSENT;
+    put_between(heap, node, below, before, next);
+    free_node(heap, node);
+    heap->n_below--;
+    const uint32_t rest = before ? before : below;
+    if (!nodes[rest].before && !nodes[rest].child)
+        free_node(heap, rest); /* it is alone now */
+    return now;
 }

@@ -70,9 +70,11 @@ static const char *frame_flaw(const dedupcore_pool *pool, uint32_t frame)
 {
     const scan *s = pool->scan;
     const int loose = scan_is_loose(s, frame), stable = scan_is_stable(s, frame);
-    const heap_node *node = s->room.nodes + frame;
-    if ((node->child || node->next || node->before) && !is_open(pool, frame))
+    const uint32_t place = s->room.places[frame];
+    if (place && !is_open(pool, frame))
         return "a frame that has no room is in a heap";
+    if (place && (place > s->room.n_nodes || s->room.nodes[place].item != frame))
+        return "a frame with room has the place of another one";
     if (!loose && !stable)
         return NULL;
     if (!pool_is_mapped(pool, frame))
@@ -93,52 +95,59 @@ static int hold_same(const dedupcore_pool *pool, uint32_t a, uint32_t b)
 }
 
 /* What is wrong between a frame and those right below it in its heap, which are counted; or NULL. */
-static const char *heap_flaw(const dedupcore_pool *pool, uint32_t frame, uint64_t most, uint64_t *n_below)
+static const char *heap_flaw(const dedupcore_pool *pool, uint32_t node, uint64_t most, uint64_t *n_below)
 {
-    const heap_node *nodes = pool->scan->room.nodes;
-    uint32_t before = frame;
-    for (uint32_t at = nodes[frame].child; at; at = nodes[before].next) {
-        if (at > pool->frames.touched || nodes[at - 1].before != before + 1 || *n_below == most)
+    const pairing_heap *heap = &pool->scan->room;
+    const heap_node *nodes = heap->nodes;
+    const uint32_t frame = nodes[node].item;
+    uint32_t before = node;
+    for (uint32_t at = nodes[node].child; at; at = nodes[at].next) {
+        if (at > heap->n_nodes || nodes[at].before != before || *n_below == most)
             return "the neighbours of a frame in a heap are others";
-        if (!is_open(pool, at - 1) || !hold_same(pool, at - 1, frame))
+        const uint32_t below = nodes[at].item;
+        if (below >= pool->frames.touched || heap->places[below] != at)
+            return "a frame with room has the place of another one";
+        if (!hold_same(pool, below, frame))
             return "a frame with room is below one that holds another thing";
-        if (pool->refs[at - 1] > pool->refs[frame])
+        if (pool->refs[below] > pool->refs[frame])
             return "a frame with room is below one with fewer pages";
-        before = at - 1;
+        before = at;
         ++*n_below;
     }
     return NULL;
 }
 
-/* The one after it, as they come when those below a frame come before the next one beside it; DEDUPCORE_ABSENT: none. */
-static uint32_t next_in_heap(const heap_node *nodes, uint32_t frame)
+/* The node after it, as they come when those below a node come before the next one beside it; 0: none. */
+static uint32_t next_in_heap(const heap_node *nodes, uint32_t node)
 {
-    if (nodes[frame].child)
-        return nodes[frame].child - 1;
-    while (!nodes[frame].next) {
+    if (nodes[node].child)
+        return nodes[node].child;
+    while (!nodes[node].next) {
         uint32_t below;
         do {
-            if (!nodes[frame].before)
-                return DEDUPCORE_ABSENT;
-            below = frame;
-            frame = nodes[frame].before - 1;
-        } while (nodes[frame].child != below + 1);
+            if (!nodes[node].before)
+                return 0;
+            below = node;
+            node = nodes[node].before;
+        } while (nodes[node].child != below);
     }
-    return nodes[frame].next - 1;
+    return nodes[node].next;
 }
 
 /* Those below the stable frame of a chain; they are counted. */
 static int check_heap(const dedupcore_pool *pool, uint32_t top, uint64_t most, uint64_t *n_below, dedupcore_flaw *flaw)
 {
-    const heap_node *nodes = pool->scan->room.nodes;
+    const pairing_heap *heap = &pool->scan->room;
     const uint64_t before = *n_below;
     uint64_t n_met = 0;
-    for (uint32_t frame = top; frame != DEDUPCORE_ABSENT; frame = next_in_heap(nodes, frame)) {
-        const char *what = heap_flaw(pool, frame, most, n_below);
+    for (uint32_t node = heap->places[top]; node; node = next_in_heap(heap->nodes, node)) {
+        const char *what = heap_flaw(pool, node, most, n_below);
+        if (!what && *n_below == before)
+            what = "a frame that is alone has a place in a heap";
         if (!what && n_met++ > *n_below - before)
             what = "a heap of frames has no end";
         if (what)
-            return broken(flaw, what, UINT32_MAX, UINT64_MAX, frame);
+            return broken(flaw, what, UINT32_MAX, UINT64_MAX, heap->nodes[node].item);
     }
     return 0;
 }
@@ -173,6 +182,26 @@ static int check_rooms(const dedupcore_pool *pool, uint64_t most, dedupcore_flaw
     return 0;
 }
 
+/* Whether the places of heaps are used, or known to be free. */
+static int check_places(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
+    const pairing_heap *heap = &pool->scan->room;
+    uint64_t n = 0;
+    for (uint32_t frame = 0; frame < pool->frames.touched; frame++)
+        n += heap->places[frame] != 0;
+    for (uint32_t node = heap->free_node; node && node <= heap->n_nodes && n <= heap->n_nodes; n++)
+        node = heap->nodes[node].next;
+    if (n != heap->n_nodes)
+        return broken(flaw, "places in heaps of frames are lost", UINT32_MAX, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
+static int is_below(const scan *s, uint32_t frame)
+{
+    const heap_node *node = s->room.nodes + s->room.places[frame];
+    return node->before || node->next;
+}
+
 static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 {
     const scan *s = pool->scan;
@@ -182,12 +211,12 @@ static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
         if (what)
             return broken(flaw, what, UINT32_MAX, UINT64_MAX, frame);
         n_stable += scan_is_stable(s, frame);
-        n_chained += scan_is_loose(s, frame) || (is_open(pool, frame) && !s->room.nodes[frame].before);
-        n_below += is_open(pool, frame) && s->room.nodes[frame].before;
+        n_chained += scan_is_loose(s, frame) || (is_open(pool, frame) && !is_below(s, frame));
+        n_below += is_below(s, frame);
     }
     for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
         for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
-            if (s->room.nodes[frame].before || s->room.nodes[frame].next)
+            if (is_below(s, frame))
                 return broken(flaw, "a frame of a chain is below another in a heap", UINT32_MAX, UINT64_MAX, frame);
             if (n_found++ == n_chained)
                 return broken(flaw, "a chain of the index has no end", UINT32_MAX, UINT64_MAX, frame);
@@ -223,5 +252,7 @@ int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     int rc = check_pages(pool, flaw);
     if (rc == 0)
         rc = check_frames(pool, flaw);
+    if (rc == 0)
+        rc = check_places(pool, flaw);
     return rc ? rc : check_debts(pool, flaw);
 }

@@ -10,27 +10,34 @@ enum { SIZE = 8, PAGES = 24 };
 
 #define S pool->scan
 #define INDEX &S->index, S->tags
-#define NODE(FRAME) S->room.nodes[FRAME]
+#define AT(FRAME) S->room.places[FRAME]
+#define NODE(FRAME) S->room.nodes[AT(FRAME)]
 
 #define WAYS(WAY) \
-    WAY(NODE(22).before = 1) \
-    WAY(NODE(18).child = 5) \
-    WAY(NODE(23).next = 1) \
-    WAY(NODE(8).before = 1) \
-    WAY(NODE(4).before = 0) \
-    WAY(NODE(8).next = 5) \
-    WAY(NODE(12).before = 9) \
-    WAY(NODE(12).child = 5) \
-    WAY(NODE(12).next = 13) \
-    WAY(NODE(8).child = PAGES + 1) \
-    WAY(NODE(0).next = 13) \
-    WAY(NODE(8).child = 1, NODE(0).before = 9, NODE(0).next = 13) \
-    WAY(NODE(8).child = 0) \
+    WAY(AT(22) = AT(8)) \
+    WAY(AT(18) = 5) \
+    WAY(AT(12) = AT(8)) \
+    WAY(AT(16) = 77) \
+    WAY(NODE(8).before = AT(0)) \
+    WAY(NODE(4).before = 0, NODE(4).next = 0) \
+    WAY(NODE(8).next = AT(4)) \
+    WAY(NODE(12).before = AT(8)) \
+    WAY(NODE(12).child = AT(4)) \
+    WAY(NODE(12).next = AT(12)) \
+    WAY(NODE(8).child = 77) \
+    WAY(AT(0) = 0) \
+    WAY(NODE(0).next = AT(12)) \
+    WAY(NODE(8).child = AT(0), NODE(0).before = AT(8), NODE(0).next = AT(12)) \
+    WAY(NODE(8).child = AT(0), NODE(0).before = AT(8)) \
     WAY(NODE(0).child = 0) \
     WAY(S->room.n_below++) \
-    WAY(index_replace(INDEX, 8, 4), NODE(4) = (heap_node){9, 0, 0}, NODE(8) = (heap_node){1, 0, 5}, NODE(0).before = 9) \
-    WAY(index_take(INDEX, 16), NODE(12).child = 17, NODE(16).before = 13, S->room.n_below++) \
-    WAY((void)heap_take(&S->room, 12), index_put(INDEX, 12))
+    WAY(index_replace(INDEX, 8, 4), NODE(4).child = AT(8), NODE(4).before = NODE(4).next = 0, NODE(8).child = AT(0), \
+        NODE(8).before = AT(4), NODE(0).before = AT(8)) \
+    WAY(index_take(INDEX, 16), (void)heap_join(&S->room, 12, 16)) \
+    WAY((void)heap_take(&S->room, 12), index_put(INDEX, 12)) \
+    WAY(AT(16) = ++S->room.n_nodes, NODE(16).item = 16) \
+    WAY(S->room.n_nodes++) \
+    WAY(S->room.free_node = AT(12))
 
 static dedupcore_pool *make(void)
 {
