@@ -67,8 +67,8 @@ POLICIES: dict[str, tuple[str, float]] = {
     "esx": ("step_scan_guest", 380),
     "access": ("step_touch", 64.5),
     "access shared": ("step_touch", 105),
-    "crowd leaves": ("step_leave", 173),
-    "crowd joins": ("step_join", 333),
+    "crowd leaves": ("step_leave", 178),
+    "crowd joins": ("step_join", 334),
 }
 
 STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}
