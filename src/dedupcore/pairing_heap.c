@@ -37,7 +37,7 @@ static void free_node(pairing_heap *heap, uint32_t node)
     heap->free_node = node;
 }
 
-/* Puts the smaller of two, both without neighbours, below the other one, which it returns. */
+/* Puts the smaller of two below the other one, which it returns, and whose neighbours are the caller's to set. */
 static uint32_t put_below(pairing_heap *heap, uint32_t a, uint32_t b)
 {
     heap_node *nodes = heap->nodes;
@@ -61,26 +61,20 @@ static uint32_t pair_children(pairing_heap *heap, uint32_t node)
     while (at) {
         const uint32_t a = at, b = nodes[a].next;
         at = nodes[b].next;
-        nodes[a].next = nodes[a].before = 0;
-        uint32_t pair = a;
-        if (b) {
-            nodes[b].next = nodes[b].before = 0;
-            pair = put_below(heap, a, b);
-        }
+        const uint32_t pair = b ? put_below(heap, a, b) : a;
         nodes[pair].next = made;
         made = pair;
     }
     uint32_t all = made;
-    for (at = nodes[all].next, nodes[all].next = 0; at;) {
+    for (at = nodes[all].next; at;) {
         const uint32_t pair = at;
         at = nodes[pair].next;
-        nodes[pair].next = 0;
         all = put_below(heap, all, pair);
     }
     return all;
 }
 
-/* Puts `by`, which has no neighbours, or none, between those of a node that leaves them. */
+/* Puts `by`, or none, between the neighbours of a node that leaves them. */
 static void put_between(pairing_heap *heap, uint32_t node, uint32_t by, uint32_t before, uint32_t next)
 {
     heap_node *nodes = heap->nodes;
@@ -117,9 +111,7 @@ uint32_t heap_fell_among(pairing_heap *heap, uint32_t item)
     const uint32_t node = heap->places[item], before = nodes[node].before, next = nodes[node].next;
     if (!nodes[node].child)
         return item;
-    const uint32_t below = pair_children(heap, node);
-    nodes[node].before = nodes[node].next = 0;
-    const uint32_t largest = put_below(heap, node, below);
+    const uint32_t largest = put_below(heap, node, pair_children(heap, node));
     put_between(heap, node, largest, before, next);
     return nodes[largest].item;
 }

@@ -242,7 +242,7 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
             "if (!scan_holds(pool, g, frame, tag))", "if (1)", "crowd leaves", id="all frames with room in a chain"
         ),
         pytest.param(
-            "b = nodes[a].next;\n        at = b ? nodes[b - 1].next : 0;",
+            "b = nodes[a].next;\n        at = nodes[b].next;",
             "b = 0;\n        at = nodes[a].next;",
             "crowd joins",
             id="no pairs in a heap",
