@@ -20,7 +20,9 @@ int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *poli
         s->policy.max_page_sharing = UINT32_MAX;
     s->key = *key;
     s->signer = signer_for(pool->frames.frame_size, &s->key, byte_scans_for(dedupcore_cpu_used()));
-    const int rc = index_open(&s->index, pool->frames.capacity);
+    int rc = index_open(&s->index, pool->frames.capacity);
+    if (rc == 0)
+        rc = heap_open(&s->room, pool->refs, pool->frames.capacity);
     if (rc)
         scan_close(pool);
     return rc;
@@ -32,6 +34,7 @@ void scan_close(dedupcore_pool *pool)
     if (!s)
         return;
     index_close(&s->index);
+    heap_close(&s->room);
     region_unmap(&s->pages_memory);
     region_unmap(&s->tags_memory);
     free(s);
@@ -105,14 +108,47 @@ void scan_page_released(dedupcore_pool *pool, uint64_t page)
         scan_set(s, page, PAGE_LEFT, age);
 }
 
-/* Other pages that hold the same may have waited for that: they are looked at again. */
+/*
+ * Stable frames of one content that have room are many where max_page_sharing is small and pages leave: a host's free memory may
+ * be zero pages, in a hundred thousand frames. The one with the most pages is in the chain of their tag; the others are below it
+ * in a heap, since no page joins them before it is full. So chains stay as short as contents are few. Other policies have but one.
+ */
+static void put_in_chain(dedupcore_pool *pool, uint32_t was, uint32_t now)
+{
+    scan_index *index = &pool->scan->index;
+    if (now == DEDUPCORE_ABSENT)
+        index_take(index, pool->scan->tags, was);
+    else if (now != was)
+        index_replace(index, pool->scan->tags, was, now);
+}
+
+/* Takes a stable frame that has room, or had it until now, out of the index. */
+static void close_room(dedupcore_pool *pool, uint32_t frame)
+{
+    const int is_below = heap_is_below(&pool->scan->room, frame);
+    const uint32_t now = heap_take(&pool->scan->room, frame);
+    if (!is_below)
+        put_in_chain(pool, frame, now);
+}
+
+/*
+ * A stable frame that was full has room. Other pages that hold the same may have waited for that: they are looked at again. None
+ * waits if there was a frame with room: it would have been mapped there, and those that waited before were woken when there came
+ * to be one. Nor does one if there came to be one by a merge: where several wait, they wait for each other, and are busy.
+ */
 static void let_in(dedupcore_pool *pool, uint32_t frame)
 {
     scan *s = pool->scan;
     const uint32_t tag = s->index.links[frame].who;
     for (uint32_t g = *index_head(&s->index, tag); g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
+        if (scan_is_stable(s, g)) {
+            if (!scan_holds(pool, g, frame, tag))
+                continue;
+            put_in_chain(pool, g, heap_join(&s->room, g, frame));
+            return;
+        }
         const uint32_t page = s->index.links[g].who;
-        if (scan_is_loose(s, g) && scan_state(s, page) == PAGE_QUIET && scan_holds(pool, g, frame, tag))
+        if (scan_state(s, page) == PAGE_QUIET && scan_holds(pool, g, frame, tag))
             scan_set(s, page, PAGE_BUSY, s->pages[page] & AGE_MASK);
     }
     index_put(&s->index, s->tags, frame);
@@ -123,11 +159,13 @@ void scan_frame_left(dedupcore_pool *pool, uint32_t frame, uint32_t left)
     scan *s = pool->scan;
     if (scan_is_stable(s, frame)) {
         if (left == 0) {
-            index_take(&s->index, s->tags, frame);
-            index_flip(s->index.stable, frame);
-            s->n_stable--;
+            (void)scan_unprotect(pool, frame);
         } else if (left == s->policy.max_page_sharing - 1) {
             let_in(pool, frame);
+        } else if (!heap_is_below(&s->room, frame)) {
+            put_in_chain(pool, frame, heap_fell(&s->room, frame));
+        } else {
+            (void)heap_fell(&s->room, frame);
         }
     } else if (left == 0 && scan_is_loose(s, frame)) {
         scan_forget(pool, frame);
@@ -139,7 +177,7 @@ int scan_unprotect(dedupcore_pool *pool, uint32_t frame)
     scan *s = pool->scan;
     if (!scan_is_stable(s, frame))
         return 0;
-    index_take(&s->index, s->tags, frame);
+    close_room(pool, frame);
     index_flip(s->index.stable, frame);
     s->n_stable--;
     return 1;
@@ -238,7 +276,7 @@ void scan_merge(dedupcore_pool *pool, uint32_t number, uint32_t gpn, uint32_t in
     guest->table[gpn] = into;
     pool_add_ref(pool, into);
     if (!scan_has_room(pool, into))
-        index_take(&s->index, s->tags, into);
+        close_room(pool, into);
     pool_drop_ref(pool, from);
     pool->merged++;
     scan_set(s, page, PAGE_STABLE, s->pages[page] & AGE_MASK);

@@ -11,6 +11,7 @@
 
 #include "dedupcore.h"
 #include "hash.h"
+#include "pairing_heap.h"
 #include "pool.h"
 #include "scan_index.h"
 
@@ -41,6 +42,7 @@ typedef struct scan {
     uint32_t *tags; /* [n_pages of all guests] of the content when the page was looked at */
     region pages_memory, tags_memory;
     scan_index index;
+    pairing_heap room; /* KSM: of stable frames by their pages; see scan_frame_left */
 
     uint32_t guest; /* where the scanner is */
     uint64_t gpn;

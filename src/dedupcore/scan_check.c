@@ -60,10 +60,21 @@ static int check_pages(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     return 0;
 }
 
+/* Whether another page may be mapped to the frame, which is stable. */
+static int is_open(const dedupcore_pool *pool, uint32_t frame)
+{
+    return scan_is_stable(pool->scan, frame) && scan_has_room(pool, frame);
+}
+
 static const char *frame_flaw(const dedupcore_pool *pool, uint32_t frame)
 {
     const scan *s = pool->scan;
     const int loose = scan_is_loose(s, frame), stable = scan_is_stable(s, frame);
+    const uint32_t place = s->room.places[frame];
+    if (place && !is_open(pool, frame))
+        return "a frame that has no room is in a heap";
+    if (place && (place > s->room.n_nodes || s->room.nodes[place].item != frame))
+        return "a frame with room has the place of another one";
     if (!loose && !stable)
         return NULL;
     if (!pool_is_mapped(pool, frame))
@@ -77,19 +88,136 @@ static const char *frame_flaw(const dedupcore_pool *pool, uint32_t frame)
     return NULL;
 }
 
+static int hold_same(const dedupcore_pool *pool, uint32_t a, uint32_t b)
+{
+    const size_t size = pool->frames.frame_size;
+    return pool->domains[a] == pool->domains[b] && !memcmp(frames_at(&pool->frames, a), frames_at(&pool->frames, b), size);
+}
+
+/* What is wrong between a frame and those right below it in its heap, which are counted; or NULL. */
+static const char *heap_flaw(const dedupcore_pool *pool, uint32_t node, uint64_t most, uint64_t *n_below)
+{
+    const pairing_heap *heap = &pool->scan->room;
+    const heap_node *nodes = heap->nodes;
+    const uint32_t frame = nodes[node].item;
+    uint32_t before = node;
+    for (uint32_t at = nodes[node].child; at; at = nodes[at].next) {
+        if (at > heap->n_nodes || nodes[at].before != before || *n_below == most)
+            return "the neighbours of a frame in a heap are others";
+        const uint32_t below = nodes[at].item;
+        if (below >= pool->frames.touched || heap->places[below] != at)
+            return "a frame with room has the place of another one";
+        if (!hold_same(pool, below, frame))
+            return "a frame with room is below one that holds another thing";
+        if (pool->refs[below] > pool->refs[frame])
+            return "a frame with room is below one with fewer pages";
+        before = at;
+        ++*n_below;
+    }
+    return NULL;
+}
+
+/* The node after it, as they come when those below a node come before the next one beside it; 0: none. */
+static uint32_t next_in_heap(const heap_node *nodes, uint32_t node)
+{
+    if (nodes[node].child)
+        return nodes[node].child;
+    while (!nodes[node].next) {
+        uint32_t below;
+        do {
+            if (!nodes[node].before)
+                return 0;
+            below = node;
+            node = nodes[node].before;
+        } while (nodes[node].child != below);
+    }
+    return nodes[node].next;
+}
+
+/* Those below the stable frame of a chain; they are counted. */
+static int check_heap(const dedupcore_pool *pool, uint32_t top, uint64_t most, uint64_t *n_below, dedupcore_flaw *flaw)
+{
+    const pairing_heap *heap = &pool->scan->room;
+    const uint64_t before = *n_below;
+    uint64_t n_met = 0;
+    for (uint32_t node = heap->places[top]; node; node = next_in_heap(heap->nodes, node)) {
+        const char *what = heap_flaw(pool, node, most, n_below);
+        if (!what && *n_below == before)
+            what = "a frame that is alone has a place in a heap";
+        if (!what && n_met++ > *n_below - before)
+            what = "a heap of frames has no end";
+        if (what)
+            return broken(flaw, what, UINT32_MAX, UINT64_MAX, heap->nodes[node].item);
+    }
+    return 0;
+}
+
+/* Whether KSM would find another frame with room for the same content: only the fullest of them is in the chain. */
+static int has_equal_behind(const dedupcore_pool *pool, uint32_t frame)
+{
+    const scan *s = pool->scan;
+    uint32_t g = s->policy.kind == DEDUPCORE_POLICY_KSM ? s->index.links[frame].next : DEDUPCORE_ABSENT;
+    while (g != DEDUPCORE_ABSENT && !(scan_is_stable(s, g) && hold_same(pool, g, frame)))
+        g = s->index.links[g].next;
+    return g != DEDUPCORE_ABSENT;
+}
+
+static int check_rooms(const dedupcore_pool *pool, uint64_t most, dedupcore_flaw *flaw)
+{
+    const scan *s = pool->scan;
+    uint64_t n_below = 0;
+    for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
+        for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
+            if (!scan_is_stable(s, frame))
+                continue;
+            if (has_equal_behind(pool, frame))
+                return broken(flaw, "two frames with room that hold the same are in a chain", UINT32_MAX, UINT64_MAX, frame);
+            const int rc = check_heap(pool, frame, most, &n_below, flaw);
+            if (rc)
+                return rc;
+        }
+    }
+    if (n_below != most || n_below != s->room.n_below)
+        return broken(flaw, "frames with room are not found", UINT32_MAX, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
+/* Whether the places of heaps are used, or known to be free. */
+static int check_places(const dedupcore_pool *pool, dedupcore_flaw *flaw)
+{
+    const pairing_heap *heap = &pool->scan->room;
+    uint64_t n = 0;
+    for (uint32_t frame = 0; frame < pool->frames.touched; frame++)
+        n += heap->places[frame] != 0;
+    for (uint32_t node = heap->free_node; node && node <= heap->n_nodes && n <= heap->n_nodes; n++)
+        node = heap->nodes[node].next;
+    if (n != heap->n_nodes)
+        return broken(flaw, "places in heaps of frames are lost", UINT32_MAX, UINT64_MAX, UINT64_MAX);
+    return 0;
+}
+
+static int is_below(const scan *s, uint32_t frame)
+{
+    const heap_node *node = s->room.nodes + s->room.places[frame];
+    return node->before || node->next;
+}
+
 static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
 {
     const scan *s = pool->scan;
-    uint64_t n_stable = 0, n_chained = 0, n_found = 0;
+    uint64_t n_stable = 0, n_chained = 0, n_below = 0, n_found = 0;
     for (uint32_t frame = 0; frame < pool->frames.touched; frame++) {
         const char *what = frame_flaw(pool, frame);
         if (what)
             return broken(flaw, what, UINT32_MAX, UINT64_MAX, frame);
         n_stable += scan_is_stable(s, frame);
-        n_chained += scan_is_loose(s, frame) || (scan_is_stable(s, frame) && scan_has_room(pool, frame));
+        n_chained += scan_is_loose(s, frame) || (is_open(pool, frame) && !is_below(s, frame));
+        n_below += is_below(s, frame);
     }
     for (uint64_t chain = 0; chain >> s->index.bits == 0; chain++) {
         for (uint32_t frame = s->index.heads[chain]; frame != DEDUPCORE_ABSENT; frame = s->index.links[frame].next) {
+            if (is_below(s, frame))
+                return broken(flaw, "a frame of a chain is below another in a heap", UINT32_MAX, UINT64_MAX, frame);
             if (n_found++ == n_chained)
                 return broken(flaw, "a chain of the index has no end", UINT32_MAX, UINT64_MAX, frame);
             if (!scan_is_loose(s, frame) && !scan_is_stable(s, frame))
@@ -102,7 +230,7 @@ static int check_frames(const dedupcore_pool *pool, dedupcore_flaw *flaw)
         return broken(flaw, "frames of the index are not found", UINT32_MAX, UINT64_MAX, UINT64_MAX);
     if (n_stable != s->n_stable)
         return broken(flaw, "the number of stable frames is wrong", UINT32_MAX, UINT64_MAX, UINT64_MAX);
-    return 0;
+    return check_rooms(pool, n_below, flaw);
 }
 
 /* Whether visits are owed only where nothing comes of them, and where that is said. */
@@ -124,5 +252,7 @@ int scan_check(const dedupcore_pool *pool, dedupcore_flaw *flaw)
     int rc = check_pages(pool, flaw);
     if (rc == 0)
         rc = check_frames(pool, flaw);
+    if (rc == 0)
+        rc = check_places(pool, flaw);
     return rc ? rc : check_debts(pool, flaw);
 }

@@ -76,11 +76,23 @@ void index_put(scan_index *index, const uint32_t *tags, uint32_t frame)
     index->n++;
 }
 
-void index_take(scan_index *index, const uint32_t *tags, uint32_t frame)
+/* What leads to the frame in its chain. */
+static uint32_t *index_at(scan_index *index, const uint32_t *tags, uint32_t frame)
 {
     uint32_t *at = index_head(index, index_tag(index, tags, frame));
     while (*at != frame)
         at = &index->links[*at].next;
-    *at = index->links[frame].next;
+    return at;
+}
+
+void index_take(scan_index *index, const uint32_t *tags, uint32_t frame)
+{
+    *index_at(index, tags, frame) = index->links[frame].next;
     index->n--;
+}
+
+void index_replace(scan_index *index, const uint32_t *tags, uint32_t frame, uint32_t by)
+{
+    *index_at(index, tags, frame) = by;
+    index->links[by].next = index->links[frame].next;
 }

@@ -23,7 +23,7 @@ typedef struct {
     unsigned bits;
     uint64_t n; /* frames in chains */
     scan_link *links;
-    uint64_t *loose, *stable; /* a bit a frame; stable ones that nobody may join any more are in no chain */
+    uint64_t *loose, *stable; /* a bit a frame; stable ones are in no chain that nobody may join, or that fuller ones are before */
     region heads_memory, links_memory, loose_memory, stable_memory;
 } scan_index;
 
@@ -61,5 +61,8 @@ void index_put(scan_index *index, const uint32_t *tags, uint32_t frame);
 
 /* Takes it out of its chain, in which it must be. */
 void index_take(scan_index *index, const uint32_t *tags, uint32_t frame);
+
+/* Puts another one of the same tag, which is in no chain, in its place. */
+void index_replace(scan_index *index, const uint32_t *tags, uint32_t frame, uint32_t by);
 
 #endif

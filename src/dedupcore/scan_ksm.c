@@ -83,22 +83,18 @@ static void visit(dedupcore_pool *pool, look *batch, size_t i)
         return;
     }
     s->done.stable_searches++;
-    uint32_t match = DEDUPCORE_ABSENT, fullest = DEDUPCORE_ABSENT;
+    uint32_t match = DEDUPCORE_ABSENT;
     int waits = 0;
     for (uint32_t g = *index_head(&s->index, tag); g != DEDUPCORE_ABSENT; g = s->index.links[g].next) {
         if (g == frame || !scan_holds(pool, g, frame, tag))
             continue;
         waits = 1;
-        if (scan_is_stable(s, g)) {
-            if (fullest == DEDUPCORE_ABSENT || pool->refs[g] > pool->refs[fullest])
-                fullest = g;
-        } else if (in_unstable_tree(s, s->index.links[g].who, page)) {
-            match = g;
+        if (scan_is_stable(s, g)) { /* the fullest, as with stable_node_chains_prune_millisecs = 0 */
+            scan_merge(pool, batch->guest, gpn, g);
+            return;
         }
-    }
-    if (fullest != DEDUPCORE_ABSENT) { /* as with stable_node_chains_prune_millisecs = 0 */
-        scan_merge(pool, batch->guest, gpn, fullest);
-        return;
+        if (in_unstable_tree(s, s->index.links[g].who, page))
+            match = g;
     }
     s->done.unstable_searches++;
     if (match != DEDUPCORE_ABSENT) {

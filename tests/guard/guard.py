@@ -57,7 +57,7 @@ POOL: dict[str, tuple[str, float]] = {
 }
 
 # Instructions a page of what policies.c runs, likewise; of "dirty", "dirty again" and "ksm" a page is one of each of
-# its two guests.
+# its two guests; of a crowd every other page is one that leaves or joins.
 POLICIES: dict[str, tuple[str, float]] = {
     "dirty": ("step_scan", 746),
     "dirty again": ("step_scan", 5),
@@ -67,6 +67,8 @@ POLICIES: dict[str, tuple[str, float]] = {
     "esx": ("step_scan_guest", 380),
     "access": ("step_touch", 64.5),
     "access shared": ("step_touch", 105),
+    "crowd leaves": ("step_leave", 178),
+    "crowd joins": ("step_join", 334),
 }
 
 STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}

@@ -3,8 +3,9 @@
  * "dirty" and "ksm": the pass that shares all of them; "dirty again": one after each 64th page of a guest was written;
  * "ksm again" and "smart": one of which nothing comes, without smart_scan and with it; "esx": the first pass of a guest whose pages
  * are all different; "esx idle": 1000 pages after it, of which nothing comes. Or a guest's accesses, as many as it has pages, 3 of
- * 10 of them writes: "access" in place, "access shared" to pages that the other guest shares. Instructions are counted in that pass,
- * or batch, alone: it is made by a function of its own. Prints nothing.
+ * 10 of them writes: "access" in place, "access shared" to pages that the other guest shares. Or all pages of a guest are equal, and
+ * shared by KSM, four a frame: "crowd leaves": two pages of each frame are written, in scattered order; "crowd joins": so many others
+ * take their places. Instructions are counted in that pass, or batch, alone: it is made by a function of its own. Prints nothing.
  */
 #include <dedupcore.h>
 
@@ -92,6 +93,50 @@ APART int guest_pass_before(void)
     return dedupcore_pool_scan_guest(pool, 0, &pages, &ended);
 }
 
+APART int write_pages(uint32_t guest, size_t n_pages)
+{
+    size_t wrong;
+    return dedupcore_pool_write(pool, guest, gpns, names, n_pages, &wrong);
+}
+
+APART int step_leave(void)
+{
+    return write_pages(1, n / 2);
+}
+
+APART int step_join(void)
+{
+    int ended;
+    return dedupcore_pool_scan(pool, n / 2, &ended) || ended;
+}
+
+/* Guest 0, of n / 2 pages, is looked at before the crowd, guest 1. */
+static int crowd(int joins)
+{
+    const dedupcore_policy policy = {DEDUPCORE_POLICY_KSM, 4, 0, 0, 1};
+    dedupcore_key key;
+    uint32_t guest;
+    dedupcore_key_seeded(&key, 1);
+    for (size_t i = 0; i < n; i++)
+        names[i] = 1;
+    if (dedupcore_pool_set_policy(pool, &policy, &key) || dedupcore_pool_add_guest(pool, n / 2, 0, &guest) ||
+        dedupcore_pool_add_guest(pool, n, 0, &guest) || write_pages(1, n) || pass_before() || pass_before())
+        return 1;
+    for (size_t i = 0; i < n / 2; i++) {
+        gpns[i] = (uint32_t)(4 * (i * 7 % (n / 4)) + i / (n / 4));
+        names[i] = 2 + i;
+    }
+    if (!joins)
+        return step_leave();
+    if (step_leave())
+        return 1;
+    for (size_t i = 0; i < n / 2; i++) {
+        gpns[i] = (uint32_t)i;
+        names[i] = 1;
+    }
+    return write_pages(0, n / 2) || pass_before() || step_join();
+}
+
 /* A tick of a scanner that has nothing to look at. */
 APART int step_idle(void)
 {
@@ -138,6 +183,10 @@ int main(int argc, char **argv)
         return fill_unique(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || access_pages();
     if (strcmp(step, "access shared") == 0)
         return fill(DEDUPCORE_POLICY_KSM, 0) || pass_before() || pass_before() || access_pages();
+    if (strcmp(step, "crowd leaves") == 0)
+        return crowd(0);
+    if (strcmp(step, "crowd joins") == 0)
+        return crowd(1);
     if (strcmp(step, "esx") == 0)
         return fill_unique(DEDUPCORE_POLICY_ESX, 0) || step_scan_guest();
     return 2;

@@ -78,6 +78,19 @@ def test_a_scanner_with_nothing_to_look_at_takes_the_same_in_any_memory(policies
     assert 50 < large < 1000, "less than an instruction a page"
 
 
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize("step", ["crowd leaves", "crowd joins"])
+def test_a_page_takes_the_same_however_many_frames_of_its_content_have_room(
+    policies: Path, step: str, tmp_path: Path
+) -> None:
+    function, _ = guard.POLICIES[step]
+    few, many = (
+        guard.instructions(policies, step, "", tmp_path, n=4 * frames, function=function) for frames in (200, 20_000)
+    )
+    assert many == pytest.approx(few, rel=0.1)
+
+
 # --- the guard guards --------------------------------------------------------------------------------------------
 
 
@@ -224,6 +237,15 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
         pytest.param("TOGETHER = 64,", "TOGETHER = 1,", "access", id="access by access"),
         pytest.param(
             "if (store->used.level[0][store->lowest] == ~UINT64_C(0))", "if (1)", "access shared", id="a search a break"
+        ),
+        pytest.param(
+            "if (!scan_holds(pool, g, frame, tag))", "if (1)", "crowd leaves", id="all frames with room in a chain"
+        ),
+        pytest.param(
+            "b = nodes[a].next;\n        at = nodes[b].next;",
+            "b = 0;\n        at = nodes[a].next;",
+            "crowd joins",
+            id="no pairs in a heap",
         ),
     ],
 )

@@ -36,6 +36,7 @@ class Both:
             zeros=[(domain, 0) for domain in DOMAINS],
         )
         self.model.choose = self.chosen
+        self.out: list[dict[int, int]] = [{} for _ in sizes]  # what the pages hold that are out
         self.places = {
             page: (guest, gpn) for guest, pages in enumerate(self.model.guests) for gpn, page in enumerate(pages)
         }
@@ -52,6 +53,9 @@ class Both:
         }
         assert found
         return found
+
+    def there(self, guest: int, gpns: Sequence[int]) -> list[int]:
+        return [gpn for gpn in gpns if gpn not in self.out[guest]]
 
     def write(self, guest: int, gpns: Sequence[int], names: Sequence[int]) -> None:
         self.pool.guests[guest].write(gpns, np.array(names, np.uint64))
@@ -71,6 +75,23 @@ class Both:
         if anew:
             self.release(guest, list(there))
         self.write(guest, list(there), list(there.values()))
+
+    def page_out(self, guest: int, gpns: Sequence[int]) -> None:
+        pages = self.model.guests[guest]
+        held = {gpn: content[1] for gpn in gpns if isinstance(content := pages[gpn].content, tuple)}
+        names = np.empty(len(held), np.uint64)
+        self.pool.guests[guest].page_out(list(held), names)
+        assert names.tolist() == list(held.values())
+        for gpn in held:
+            self.model.release(guest, gpn)
+        self.out[guest].update(held)
+
+    def page_in(self, guest: int, gpns: Sequence[int]) -> None:
+        out = self.out[guest]
+        names = {gpn: out.pop(gpn) for gpn in gpns if gpn in out}
+        self.pool.guests[guest].page_in(list(names), np.array(list(names.values()), np.uint64))
+        for gpn, name in names.items():
+            self.model.write(guest, gpn, (DOMAINS[guest], name))
 
     def wake(self) -> bool:
         ended = self.pool.wake()
@@ -109,11 +130,20 @@ class PolicyAndModel(RuleBasedStateMachine):
 
     @rule(guest=st.integers(0, 2), gpns=GPNS, first=st.integers(0, 3), same=st.booleans())
     def write(self, guest: int, gpns: list[int], first: int, same: bool) -> None:
+        gpns = self.both.there(guest, gpns)
         self.both.write(guest, gpns, [first if same else (first + gpn * gpn) % 4 for gpn in gpns])
 
     @rule(guest=st.integers(0, 2), gpns=GPNS)
     def release(self, guest: int, gpns: list[int]) -> None:
-        self.both.release(guest, gpns)
+        self.both.release(guest, self.both.there(guest, gpns))
+
+    @rule(guest=st.integers(0, 2), gpns=GPNS)
+    def page_out(self, guest: int, gpns: list[int]) -> None:
+        self.both.page_out(guest, gpns)
+
+    @rule(guest=st.integers(0, 2), gpns=GPNS)
+    def page_in(self, guest: int, gpns: list[int]) -> None:
+        self.both.page_in(guest, gpns)
 
     @rule(guest=st.integers(0, 2), gpns=GPNS, anew=st.booleans())
     def write_again(self, guest: int, gpns: list[int], anew: bool) -> None:
@@ -168,6 +198,69 @@ def test_a_long_walk(max_page_sharing: int, use_zero_pages: bool, smart_scan: bo
                 both.wake()
         wanted = both.model.counters()
         assert wanted["pages_shared"] > 0 and (wanted["pages_skipped"] > 0) == smart_scan
+
+
+class Crowd(RuleBasedStateMachine):
+    """Many frames of zero pages: they lose pages in all ways, and are filled again."""
+
+    sizes = (150, 100, 50)
+
+    @initialize(max_page_sharing=st.integers(2, 9), smart_scan=st.booleans())
+    def begin(self, **knobs: Any) -> None:
+        self.both = Both(self.sizes, Ksm(pages_to_scan=100, **knobs))
+        for guest, size in enumerate(self.sizes):
+            self.both.write(guest, range(size), [0] * size)
+        for _ in range(2):
+            self.both.full_scan()
+        leavers = range(0, self.sizes[0], 3)
+        self.both.write(0, leavers, [1000 + gpn for gpn in leavers])
+        frames = self.both.model.stable[DOMAINS[0], 0]
+        assert sum(shared.mapped < knobs["max_page_sharing"] for shared in frames) >= 15, "it is no crowd"
+
+    def teardown(self) -> None:
+        if hasattr(self, "both"):
+            self.both.pool.pool.close()
+
+    @rule(
+        seed=st.integers(0, 2**32 - 1),
+        guest=st.integers(0, 2),
+        part=st.sampled_from([0.02, 0.3, 0.9]),
+        what=st.sampled_from(["write", "the same", "anew", "release", "page out", "page in"]),
+        name=st.sampled_from([0, 0, 2, None]),
+    )
+    def change(self, seed: int, guest: int, part: float, what: str, name: int | None) -> None:
+        dice, both = np.random.default_rng(seed), self.both
+        some = dice.permutation(self.sizes[guest])[: 1 + int(part * self.sizes[guest])].tolist()
+        gpns = both.there(guest, some)
+        if what == "write":
+            both.write(guest, gpns, [1000 + gpn if name is None else name for gpn in gpns])
+        elif what == "release":
+            both.release(guest, gpns)
+        elif what == "page out":
+            both.page_out(guest, gpns)
+        elif what == "page in":
+            both.page_in(guest, some)
+        else:
+            both.write_again(guest, gpns, anew=what == "anew")
+
+    @rule(times=st.integers(1, 4))
+    def wake(self, times: int) -> None:
+        for _ in range(times):
+            self.both.wake()
+
+    @rule()
+    def full_scan(self) -> None:
+        self.both.full_scan()
+
+    @invariant()
+    def is_right(self) -> None:
+        if hasattr(self, "both"):
+            self.both.pool.pool.check()
+            self.both.compare()
+
+
+TestCrowd: Any = Crowd.TestCase
+TestCrowd.settings = settings(max_examples=50, stateful_step_count=20)
 
 
 def test_old_pages() -> None:

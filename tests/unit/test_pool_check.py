@@ -99,7 +99,32 @@ POLICY = [
     "visits are not counted, and not said to be owed",
     "visits are not counted, and not said to be owed",
 ]
-FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL, "corrupt_policy": POLICY}
+ROOM = [
+    "a frame that has no room is in a heap",
+    "a frame that has no room is in a heap",
+    "a frame with room has the place of another one",
+    "a frame with room has the place of another one",
+    "a frame of a chain is below another in a heap",
+    "frames of the index are not found",
+    "a frame of a chain is below another in a heap",
+    "the neighbours of a frame in a heap are others",
+    "the neighbours of a frame in a heap are others",
+    "the neighbours of a frame in a heap are others",
+    "the neighbours of a frame in a heap are others",
+    "frames of the index are not found",
+    "the neighbours of a frame in a heap are others",
+    "a heap of frames has no end",
+    "frames with room are not found",
+    "frames with room are not found",
+    "frames with room are not found",
+    "a frame with room is below one with fewer pages",
+    "a frame with room is below one that holds another thing",
+    "two frames with room that hold the same are in a chain",
+    "a frame that is alone has a place in a heap",
+    "places in heaps of frames are lost",
+    "places in heaps of frames are lost",
+]
+FLAWS = {"corrupt_pool": POOL, "corrupt_large_pool": LARGE_POOL, "corrupt_policy": POLICY, "corrupt_room": ROOM}
 
 
 @pytest.fixture(scope="module")

@@ -624,6 +624,7 @@ typedef struct {
  * dedupcore_pool_merge refuse (DEDUPCORE_EINVAL). It must have neither guests nor a policy.
  *
  * Takes 8.3 bytes a frame that was ever in use, 2 to 4 more a frame that is being shared or could be, and 5 a page of a guest.
+ * KSM takes 16 more for each of several shared frames that hold the same and have room, and up to 4 a frame around them.
  * Errors: DEDUPCORE_EINVAL, DEDUPCORE_ENOMEM; the pool is then as it was.
  */
 int dedupcore_pool_set_policy(dedupcore_pool *pool, const dedupcore_policy *policy, const dedupcore_key *key);

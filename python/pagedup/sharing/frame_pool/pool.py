@@ -39,7 +39,8 @@ class FramePool(Closing):
     resident, and freed ones go back to the operating system at the end of each batch; smaller ones are zeroed and kept,
     but for runs of 64 KiB. Beside them 6.2 bytes a frame that was ever in use, 4.2 a page of a guest, and 1 more a page
     that was ever touched or paged out. A policy takes 8.3 more a frame, 2 to 4 more one that is shared or could be, and
-    5 a page that was written.
+    5 a page that was written; `Ksm` 16 more for each of several shared frames of one content that are not full, and up
+    to 4 a frame around them.
 
     Threads: `guest.read`, `large_hints`, `counts` and `check` may run side by side; other calls wait for each other.
     Views of the memory, of page tables and of marks wait for nobody: whoever reads them while another thread writes
