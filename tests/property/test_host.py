@@ -232,6 +232,7 @@ def test_the_tests_above_page_out(hypervisor: Hypervisor) -> None:
     """They would prove little if nothing went out and came back."""
     start = Start([10, 20, 30, 100, 100, 40], 0, 400, False)
     world = World(hypervisor, 400, 5000, False, 8, 1)
-    script = [start, start, Step(10.0), Step(10.0), *(Access(n, 500, 1.0, n) for n in range(12)), Step(10.0)]
+    script: list[Step | Access | Start] = [start, start, Step(10.0), Step(10.0)]
+    script += [*(Access(n, 500, 1.0, n) for n in range(12)), Step(10.0)]
     _, counts, out = run(world, script)
     assert sum(out) > 50 and counts["swap_out"] > 100 and counts["swap_in"] > 50

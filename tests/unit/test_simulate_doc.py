@@ -88,6 +88,14 @@ def test_the_example_can_be_read(tmp_path):
     assert (found.name, len(found.hypervisors), len(found.guests[0].phases)) == ("office", 2, 2)
 
 
+def test_the_example_in_python_runs(capsys):
+    match = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert match is not None
+    exec(match[1], {})
+    state, held, seconds, sample = capsys.readouterr().out.split(" ", 3)
+    assert state == "high" and 0 < int(held) <= 3 << 18 and float(seconds) > 0 and sample.startswith("Sample(time=600")
+
+
 def test_every_preset_and_hypervisor_is_told_of():
     assert [name for name in scenario_names() if f"| `{name}` |" not in TEXT] == []
     assert [prefix for prefix in PARTS if prefix and f"`{prefix[:-1]}`" not in TEXT and f"[{prefix[:-1]}]" not in TEXT

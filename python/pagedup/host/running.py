@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pagedup.host.touching import Touching
 
 _BOOT_AT_ONCE = 1 << 16  # pages
+_GROW_AT_ONCE = 1024  # the same of the file cache
 
 
 class Running:
@@ -65,21 +66,24 @@ class Running:
         return self._content(self._names.take(int(np.count_nonzero(writes))))
 
     def _go_on_booting(self, touching: Touching, boot: Boot, seconds: float) -> None:
+        passes = seconds
         while not boot.done:
             room = touching.with_room(self.guest, _BOOT_AT_ONCE)
             if not room:
                 self.guest.ledger.block(seconds)
                 return
-            filled = boot.next(seconds, room)
+            filled = boot.next(passes, room)
             touching.fill(self.guest, filled)
             if len(filled.gpns) < room:
                 break
-            seconds = 0.0
+            passes = 0.0
         if boot.done:
             self._boot = None
 
     def _grow(self, touching: Touching, seconds: float) -> None:
         self._owed += self._growth * seconds
+        if self._owed < min(_GROW_AT_ONCE, self.guest.memory.to_grow):
+            return
         pages = touching.with_room(self.guest, min(int(self._owed), self.guest.memory.free))
         self._owed -= pages
         touching.fill(self.guest, self.guest.memory.grow_cache(pages))

@@ -35,7 +35,8 @@ class Esxi(Hypervisor, frozen=True, kw_only=True, tag="esxi"):
     Published, as ESXi's settings are shipped: share_scan_time 60 minutes (Mem.ShareScanTime), share_scan_ghz 4 MB/s per
     GHz (Mem.ShareScanGHz), share_rate_max 1024 pages a second and guest (Mem.ShareRateMax), share_force_salting 2
     (Mem.ShareForceSalting, since 2014), idle_tax 75 % (Mem.IdleTax), ctl_max_percent 65 % of a guest that its balloon
-    can be (Mem.CtlMaxPercent), mem_zip_max_pct 10 % of a guest that the compression cache can be (Mem.MemZipMaxPct).
+    can be (Mem.CtlMaxPercent), mem_zip_max_pct 10 % of a guest that the compression cache can be (Mem.MemZipMaxPct;
+    here of what the host has for all guests, whoever's pages are in it).
 
     Published, of the states: high_pct 400, below which large pages are broken, clear_pct 100, soft_pct 64, hard_pct 32,
     low_pct 16, each a percentage of minFree (Epping, 2015; another source says 300 for high). sample_pages 100 and
