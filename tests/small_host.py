@@ -103,8 +103,8 @@ class SmallHost:
 
     def touch(
         self, guest: HostGuest, gpns: Any, *, names: NDArray[np.uint64] | None = None, reads: bool = False
-    ) -> None:
-        """Write what is nowhere else, or these names, into pages of the guest; or read them."""
+    ) -> int:
+        """Write what is nowhere else, or these names, into pages of the guest; or read them. How many could be done."""
         numbers = np.asarray(gpns, np.uint32)
         writes = np.full(len(numbers), not reads)
         if names is None:
@@ -115,6 +115,9 @@ class SmallHost:
             self._write(guest, filled.gpns, filled.data)
             self._access(guest, numbers[at : at + done], writes[at : at + done], names[at : at + done])
             at += done
+            if not done:
+                break
+        return at
 
     def tick(self, seconds: float = 10.0) -> None:
         """The guests have done what they do in that time."""

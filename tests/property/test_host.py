@@ -236,3 +236,14 @@ def test_the_tests_above_page_out(hypervisor: Hypervisor) -> None:
     script += [*(Access(n, 500, 1.0, n) for n in range(12)), Step(10.0)]
     _, counts, out = run(world, script)
     assert sum(out) > 50 and counts["swap_out"] > 100 and counts["swap_in"] > 50
+
+
+@pytest.mark.parametrize("frame_size", [8, PAGE])
+def test_guests_that_page(frame_size: int) -> None:
+    """The same of what guests write to their own swap, and read there."""
+    world = World(HyperV(), 200, 0, False, frame_size, 1)
+    start = Start([10, 0, 20, 250, 20, 0], 0, 200, False)
+    script: list[Step | Access | Start] = [start, Step(10.0)]
+    script += [Access(0, 400, writes, n) for n in range(12) for writes in (1.0, 0.0)]
+    _, counts, _ = run(world, script)
+    assert counts["guest_swap_out"] > 500 and counts["guest_swap_in"] > 500 and counts["guest_file_read"] > 10

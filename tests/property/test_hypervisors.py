@@ -84,8 +84,9 @@ class HostMachine(RuleBasedStateMachine):
         if names is None:
             names = np.arange(len(gpns), dtype=np.uint64) + np.uint64(self._next())
         if self.could(guest, gpns):
-            self.host.touch(guest, gpns, names=names)
-            self.written[self.host.guests.index(guest)].update(zip(gpns.tolist(), names.tolist(), strict=True))
+            done = self.host.touch(guest, gpns, names=names)
+            done_ones = zip(gpns[:done].tolist(), names[:done].tolist(), strict=True)
+            self.written[self.host.guests.index(guest)].update(done_ones)
 
     @precondition(lambda self: self.host.guests)
     @rule(data=st.data(), begin=st.integers(0, 1400), n=st.integers(1, 700))

@@ -32,7 +32,7 @@ _NO_GPNS = np.empty(0, np.uint32)
 class Filled(NamedTuple):
     """Pages that the guest's system has filled, uint32 (n,), and with what: frames, as PoolGuest.write takes them.
 
-    They have to be written into the pool before anything else happens to them.
+    They have to be written into the pool before anything else happens to them, or given back by `unfill`.
     """
 
     gpns: NDArray[np.uint32]
@@ -368,6 +368,19 @@ class GuestMemory:
         self._move(gpns, uses)
         return Filled(gpns, data)
 
+    def unfill(self, filled: Filled) -> None:
+        """Take back pages that it has filled and that found no memory: what they hold is in its swap, or in files.
+
+        Free pages stay as they are.
+        """
+        uses = self._use.take(filled.gpns)
+        in_files = (uses == Use.CACHED) | (uses == Use.MAPPED)
+        in_swap = ~in_files & (uses != Use.FREE)
+        self._store(filled.gpns[in_swap], filled.data[in_swap])
+        self._places += int(np.count_nonzero(in_files | in_swap))
+        self._move(filled.gpns[in_files], Use.DROPPED)
+        self._move(filled.gpns[in_swap], Use.SWAPPED)
+
     # --- paging out -----------------------------------------------------------------------------------------------
 
     @property
@@ -404,11 +417,9 @@ class GuestMemory:
     def _write_to_swap(self, gpns: NDArray[np.uint32]) -> None:
         if not len(gpns):
             return
-        if self._swap is None:
-            self._swap = np.zeros((self.pages, self._pager.pool.frame_size), np.uint8)
-        data = np.empty((len(gpns), self._swap.shape[1]), np.uint8)
+        data = np.empty((len(gpns), self._pager.pool.frame_size), np.uint8)
         self._pager.read(self._guest, gpns, data)
-        self._swap[gpns] = data
+        self._store(gpns, data)
         out = int(np.count_nonzero(self._guest.marks.take(gpns) & OUT))
         before = self._pager.counts(self._guest) if out else None
         self._pager.release(self._guest, gpns)
@@ -419,6 +430,13 @@ class GuestMemory:
             self.double_paged += out
         self._ledger.charge(Operation.GUEST_SWAP_OUT, len(gpns))
         self._move(gpns, Use.SWAPPED)
+
+    def _store(self, gpns: NDArray[np.uint32], data: NDArray[Any]) -> None:
+        if not len(gpns):
+            return
+        if self._swap is None:
+            self._swap = np.zeros((self.pages, self._pager.pool.frame_size), np.uint8)
+        self._swap[gpns] = np.ascontiguousarray(data).view(np.uint8).reshape(len(gpns), -1)
 
     def _move(self, gpns: NDArray[np.uint32], use: int | NDArray[np.uint8]) -> None:
         """Use pages, each of them once, for something else."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pagedup.host.touching import Touching
 
 _BOOT_AT_ONCE = 1 << 16  # pages
+_WITHOUT_ROOM = 64  # the same where the host has no memory left: the guest may have some, and page by itself
 _GROW_AT_ONCE = 1024  # the same of the file cache
 
 
@@ -68,13 +69,12 @@ class Running:
     def _go_on_booting(self, touching: Touching, boot: Boot, seconds: float) -> None:
         passes = seconds
         while not boot.done:
-            room = touching.with_room(self.guest, _BOOT_AT_ONCE)
-            if not room:
+            most = max(touching.with_room(self.guest, _BOOT_AT_ONCE), _WITHOUT_ROOM)
+            filled = boot.next(passes, most)
+            if touching.fill(self.guest, filled) < len(filled.gpns):
                 self.guest.ledger.block(seconds)
                 return
-            filled = boot.next(passes, room)
-            touching.fill(self.guest, filled)
-            if len(filled.gpns) < room:
+            if len(filled.gpns) < most:
                 break
             passes = 0.0
         if boot.done:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pagedup.host.costs import Operation
-from pagedup.host.page_use import Use
+from pagedup.host.guest_memory import Filled
 from pagedup.sharing.frame_pool import OUT
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pagedup.host.guest import HostGuest
-    from pagedup.host.guest_memory import Filled
     from pagedup.host.host import Host
 
 _AT_ONCE = 1024  # accesses for which room is made together
@@ -58,15 +57,22 @@ class Touching:
         self.accesses += done
         return done
 
-    def fill(self, guest: HostGuest, filled: Filled) -> None:
-        """Write pages that the guest's system has filled, for which there is room (`with_room`)."""
-        if len(filled.gpns):
+    def fill(self, guest: HostGuest, filled: Filled) -> int:
+        """Write pages that the guest's system has filled, and return how many: for others there is no memory."""
+        gpns, done = filled.gpns, 0
+        while done < len(gpns):
+            room = self.with_room(guest, len(gpns) - done)
+            if not room:
+                guest.memory.unfill(Filled(gpns[done:], filled.data[done:]))
+                break
             before = self._host.pool.counts()
-            self._host.pager.write(guest.pool, filled.gpns, filled.data)
-            guest.pool.touch(filled.gpns)
+            self._host.pager.write(guest.pool, gpns[done : done + room], filled.data[done : done + room])
+            guest.pool.touch(gpns[done : done + room])
             now = self._host.pool.counts()
             guest.ledger.charge(Operation.FIRST_TOUCH, now.first_touches - before.first_touches)
             guest.ledger.charge(Operation.COW_BREAK, now.cow_breaks - before.cow_breaks)
+            done += room
+        return done
 
     def with_room(self, guest: HostGuest, pages: int) -> int:
         """Up to so many pages, or what there is room for when the policies have tried to make some."""
@@ -75,20 +81,11 @@ class Touching:
         return min(pages, self._host.free)
 
     def _in_guest(self, guest: HostGuest, gpns: NDArray[np.uint32], writes: NDArray[np.bool_] | None) -> int:
-        """Bring back what the guest itself has paged out; how many of the accesses can be done then.
-
-        What it fills must find room at once: so there is room before it is asked to.
-        """
-        memory, n = guest.memory, len(gpns)
-        if n > self._host.free:
-            missing = np.flatnonzero(memory.uses.take(gpns) >= Use.BALLOON)
-            room = self.with_room(guest, len(missing))
-            if room < len(missing):
-                n = int(missing[room])
-        if not n:
-            return 0
-        done, filled = memory.fault(gpns[:n], None if writes is None else writes[:n])
-        self.fill(guest, filled)
+        """Bring back what the guest itself has paged out; how many of the accesses can be done then."""
+        done, filled = guest.memory.fault(gpns, writes)
+        written = self.fill(guest, filled)
+        if written < len(filled.gpns):
+            return int(np.argmax(np.isin(gpns[:done], filled.gpns[written:])))
         return done
 
     def _in_host(
