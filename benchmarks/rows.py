@@ -27,6 +27,7 @@ from benchmarks.memory import allocate, available_bytes, huge_pages
 from benchmarks.policies import policies, policies_ksm
 from benchmarks.pool import pool
 from benchmarks.settings import Settings
+from benchmarks.simulate import simulate
 from benchmarks.swap import swap
 from benchmarks.touch import touch
 from pagedup import Duplicates, find_duplicates, open_sources
@@ -335,6 +336,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "layouts": layouts,
     "pool": pool,
     "touch": touch,
+    "simulate": simulate,
     "policies": policies,
     "policies_ksm": policies_ksm,
     "swap": swap,

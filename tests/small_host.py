@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pagedup.host import Pager
 from pagedup.host.boot import Boot
-from pagedup.host.costs import Costs, Ledger
+from pagedup.host.costs import Costs, Ledger, Operation
 from pagedup.host.fresh_names import FreshNames
 from pagedup.host.guest import HostGuest
 from pagedup.host.guest_memory import GuestMemory
@@ -60,6 +60,9 @@ class SmallHost:
 
     def rng(self, name: str) -> np.random.Generator:
         return np.random.default_rng(np.frombuffer(name.encode(), np.uint8))
+
+    def charge(self, what: Operation, times: int) -> None:
+        self.ledger.charge(what, times)
 
     def page_out(self, guest: HostGuest, gpns: NDArray[np.uint32]) -> int:
         went = self.pager.page_out(guest.pool, gpns)
@@ -124,6 +127,8 @@ class SmallHost:
         self.now += seconds
         for policy in self.policies:
             policy.tick(seconds)
+        for policy in self.policies:
+            policy.settle()
         self.check()
 
     def check(self) -> None:

@@ -66,7 +66,6 @@ class Host(Closing):
         refused: list of str, the names of guests that the hypervisor did not start.
         capacity: frames for guests and for the compression cache.
         pool, pager: the frames, and what was paged out.
-        ledger: what the host's own CPU did.
         paged_out: what the pages were that were paged out.
         watch: samples, one a minute.
         swap_error: OSError, the last one that the swap file had, or None. Nothing is lost by it.
@@ -103,7 +102,7 @@ class Host(Closing):
         self._seed = seed
         costs = costs or Costs()
         self._costs = costs.seconds(machine.device)
-        self.ledger = Ledger(self._costs)
+        self._ledger = Ledger(self._costs)
         self._frame_size = frame_size
         self.pool = FramePool(
             self.capacity,
@@ -158,9 +157,17 @@ class Host(Closing):
         return self._touching.accesses
 
     @property
+    def ledger(self) -> Ledger:
+        """What the host's own CPU did."""
+        for policy in self._policies:
+            policy.settle()
+        return self._ledger
+
+    @property
     def scan_seconds(self) -> float:
         """CPU time of the sharing scanner."""
-        return sum(self.ledger.by_operation.get(what, 0.0) for what in _SCANNING)
+        spent = self.ledger.by_operation
+        return sum(spent.get(what, 0.0) for what in _SCANNING)
 
     def start(
         self, layout: Layout, settings: GuestSet, *, cache: float = 1.0, growth: float = 0.0
@@ -241,11 +248,15 @@ class Host(Closing):
         """See HostView."""
         return np.random.default_rng(self._child(name))
 
+    def charge(self, what: Operation, times: int) -> None:
+        """See HostView."""
+        self._ledger.charge(what, times)
+
     def page_out(self, guest: HostGuest, gpns: NDArray[np.uint32]) -> int:
         """See HostView. Who waits for it is charged, or else the host."""
         hot = self._running[guest].work.is_hot(gpns)
         went = self.pager.page_out(guest.pool, gpns)
-        ledger = self._waiting.ledger if self._waiting is not None else self.ledger
+        ledger = self._waiting.ledger if self._waiting is not None else self._ledger
         if self.pager.cache is not None:
             ledger.charge(Operation.COMPRESS, went.compressed + went.swapped)
         ledger.charge(Operation.SWAP_OUT, went.swapped + went.evicted)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pagedup.host.costs import Ledger
+    from pagedup.host.costs import Operation
     from pagedup.host.guest import HostGuest
     from pagedup.host.scenario import GuestSet, Machine
     from pagedup.sharing.frame_pool import FramePool
@@ -49,9 +49,8 @@ class HostView(Protocol):
     def large_pages(self) -> bool:
         """Whether guests get large pages at their first touch."""
 
-    @property
-    def ledger(self) -> Ledger:
-        """What the host's own CPU does."""
+    def charge(self, what: Operation, times: int) -> None:
+        """The host's own CPU has done so many more."""
 
     def rng(self, name: str) -> np.random.Generator:
         """Random numbers for that purpose, from the scenario's seed: each call with a name begins anew."""
@@ -82,6 +81,9 @@ class HostPolicy:
 
     def tick(self, seconds: float) -> None:
         """So much simulated time has passed, in which the guests have run."""
+
+    def settle(self) -> None:
+        """Charge what was done and is not charged yet, since telling how much that is takes time: somebody asks."""
 
     def make_room(self, frames: int, guest: HostGuest) -> None:
         """The guest waits for so many frames: free them, as far as this policy's means go."""

@@ -47,4 +47,4 @@ class LargeBreaks(HostPolicy):
         for guest, ranges, n in zip(guests, large, spread(int(-(-short // LARGE_PAGE)), counts), strict=True):
             if n:
                 guest.pool.break_large(self._rng.choice(np.flatnonzero(ranges), n, replace=False))
-                self._host.ledger.charge(Operation.BREAK_LARGE, n)
+                self._host.charge(Operation.BREAK_LARGE, n)

@@ -29,9 +29,12 @@ class Sharing(HostPolicy):
         """See HostPolicy."""
         if self._runs():
             self._host.pool.scan(seconds)
+
+    def settle(self) -> None:
+        """See HostPolicy: counting the visits of which nothing came takes as long as they would have."""
         done = self._done()  # breaking large pages shares, too
         for what, now, before in zip(_WORK, done, self._charged, strict=True):
-            self._host.ledger.charge(what, now - before)
+            self._host.charge(what, now - before)
         self._charged = done
 
     def _done(self) -> tuple[int, int, int]:
