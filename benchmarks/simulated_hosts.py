@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -26,7 +26,7 @@ Values = dict[str, float]
 _GIB = 1 << 30
 _MINUTE, _HOUR = 60.0, 3600.0
 _TICK = 10.0
-_FRAMES_IN_MIB = (1 << 20) // PAGE
+_PAGES_IN_MIB = (1 << 20) // PAGE
 
 
 def simulate(seed: int, keys: Sequence[str] | None = None) -> Values:
@@ -117,16 +117,22 @@ def _large_pages(seed: int) -> Values:
     machine = Machine(memory="12 GiB", swap="12 GiB")
     late = 45 * _MINUTE
     *first, last = _starts(_desktops(5, seed, hours=0))
-    before, began = 0, math.inf
+    before, zero, began = 0, 0, math.inf
     with Host(machine, Esxi(share_force_salting=0), seed=seed) as host:
         for _ in _steps(host, [*first, last._replace(at=late)], late + 30 * _MINUTE):
             counts = host.pool.counts()
             if host.now <= late:
                 before = max(before, counts.pages_sharing)
+                zero = max(zero, counts.zero_pages)
             if math.isinf(began) and counts.pages_sharing + counts.zero_pages:
                 began = 100 * (host.capacity - counts.pages_present) * PAGE / min_free(12 * _GIB)
         after = host.pool.counts().pages_sharing
-    return {"large-before": before / _FRAMES_IN_MIB, "large-when": began, "large-after": after / _FRAMES_IN_MIB}
+    return {
+        "large-before": before / _PAGES_IN_MIB,
+        "large-zero": zero / _PAGES_IN_MIB,
+        "large-when": began,
+        "large-after": after / _PAGES_IN_MIB,
+    }
 
 
 class _BreaksLast(Esxi, frozen=True, kw_only=True, tag="esxi-breaks-last"):
@@ -136,6 +142,9 @@ class _BreaksLast(Esxi, frozen=True, kw_only=True, tag="esxi-breaks-last"):
         """See Hypervisor."""
         others = [policy for policy in super().policies(host) if not isinstance(policy, LargeBreaks)]
         return [*others, LargeBreaks(host, MemoryStates(host, [self.hard_pct, self.low_pct], self.hysteresis))]
+
+
+_Device = Literal["disk", "ssd"]
 
 
 class _Felt(NamedTuple):
@@ -149,11 +158,11 @@ class _Felt(NamedTuple):
 _EVERY, _QUIET, _SCAN = 10 * _MINUTE, 15 * _MINUTE, 10 * _MINUTE
 
 
-def _felt(hypervisor: Esxi, device: str, layouts: Sequence[Layout], seed: int) -> _Felt:
+def _felt(hypervisor: Esxi, device: _Device, layouts: Sequence[Layout], seed: int) -> _Felt:
     """Guests start one after the other; some time later a virus scan goes through all that each of them holds."""
     starts = _starts(layouts, every=_EVERY)
     scan = starts[-1].at + _QUIET
-    machine = Machine(memory="7 GiB", swap="8 GiB", device=device)  # type: ignore[arg-type]
+    machine = Machine(memory="7 GiB", swap="8 GiB", device=device)
     scanning = [
         one._replace(
             settings=replace(
@@ -182,7 +191,7 @@ def _breaking_ssd(seed: int) -> Values:
     return {"early-ssd": late.scan / early.scan, "early-work": late.work / early.work}
 
 
-def _felt_of_both(device: str, seed: int) -> tuple[_Felt, _Felt]:
+def _felt_of_both(device: _Device, seed: int) -> tuple[_Felt, _Felt]:
     layouts = _desktops(4, seed, hours=2)
     early, late = Esxi(share_force_salting=0), _BreaksLast(share_force_salting=0)
     return _felt(early, device, layouts, seed), _felt(late, device, layouts, seed)
@@ -208,8 +217,8 @@ _UNLIKE = ("windows-xp", "windows-7-x64", "windows-10", "debian-server", "debian
 
 def _bands(seed: int) -> Values:
     """In small pages, once the scanner has been everywhere; memory is not short."""
-    debian = _caught_up(preset("debian-server"), 8, "8 GiB", seed)
-    windows = _caught_up(replace(preset("windows-7-x86"), hours=0), 6, "20 GiB", seed)
+    debian = _caught_up(preset("debian-server"), 6, "6 GiB", seed)
+    windows = _caught_up(replace(preset("windows-7-x86"), hours=0), 5, "16 GiB", seed)
     unlike = _caught_up([replace(preset(name), hours=24) for name in _UNLIKE], 1, "32 GiB", seed)
     return {
         "near-debian": _saved_not_zero(debian),
@@ -259,7 +268,7 @@ def _mean(values: Sequence[float]) -> float:
 _TOLD: dict[Callable[[int], Values], tuple[str, ...]] = {
     _ksm: ("ksm-first", "ksm-not-before", "ksm-all"),
     _zero_pages: ("ksm-zero",),
-    _large_pages: ("large-before", "large-when", "large-after"),
+    _large_pages: ("large-before", "large-zero", "large-when", "large-after"),
     _breaking: ("early-reclaimed", "early-disk"),
     _breaking_ssd: ("early-ssd", "early-work"),
     _coverage: ("cover-16", "cover-12"),
