@@ -35,6 +35,7 @@ class Figure:
     counts: str
     measured: str = ""
     disagrees: str = ""
+    unit: str = " %"
 
     def holds(self, value: float) -> bool:
         """Whether a simulated value agrees."""
@@ -130,7 +131,7 @@ FIGURES: tuple[Figure, ...] = (
     # Address space layout randomization. Barker: can further diminish; Savill: only a small part; Kraft Kennedy: none.
     Figure("aslr-x86", "ASLR's cost, 32-bit Windows 7", "P", "disputed", 0, 100, "told", _SAVING, "96.9 % code moves"),
     Figure("aslr-x64", "ASLR's cost, 64-bit Windows 7", "P", "disputed", 0, 100, "told", _SAVING, "0.4 % code moves"),
-    Figure("aslr-ratio", "ASLR's cost, 32-bit / 64-bit", "D", "> 1", 1, 1e9, "judges", "the two above"),
+    Figure("aslr-ratio", "ASLR's cost, 32-bit / 64-bit", "D", "> 1", 1, 1e9, "judges", "the two above", unit=""),
     # Eight Debian 12 guests of 512 MiB under QEMU.
     _about("eight-zero", "eight Debian guests: zero", "M", 59.2, "tunes", _ALL, "65.7 %"),
     _about("eight-4k", "eight Debian guests: saved, 4 KiB", "M", 40.5, "tunes", _NONZERO, "45.1 %"),

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from benchmarks.figure_table import is_odd, reasons, row, verdict
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.simulated import simulate
 
@@ -39,44 +39,33 @@ def main() -> int:
             simulated[key].append(value)
     for line in _lines(simulated):
         print(line)
-    return int(any(verdict(figure, simulated[figure.key]).startswith("!") for figure in FIGURES))
+    return int(any(is_odd(figure, _holds(figure, simulated[figure.key])) for figure in FIGURES))
 
 
-def verdict(figure: Figure, values: Sequence[float]) -> str:
-    """Whether the median agrees; with an exclamation mark where that is not what the figure says of itself."""
-    if figure.use == "told":
-        return ""
-    holds = figure.holds(statistics.median(values))
-    told = "agrees" if holds else "**disagrees**"
-    return told if holds == (not figure.disagrees) else f"! {told}"
+def _holds(figure: Figure, values: Sequence[float]) -> bool:
+    return figure.holds(statistics.median(values))
 
 
 def _lines(simulated: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    yield _row(_COLUMNS)
-    yield _row(["---"] * len(_COLUMNS))
+    yield row(_COLUMNS)
+    yield row(["---"] * len(_COLUMNS))
     for figure in FIGURES:
         values = simulated[figure.key]
-        yield _row(
+        yield row(
             [
                 figure.what,
                 figure.counts,
                 f"[{figure.tag}]",
                 figure.published,
-                f"{statistics.median(values):.1f}" + ("" if figure.key == "aslr-ratio" else " %"),
+                f"{statistics.median(values):.1f}{figure.unit}",
                 f"{min(values):.1f} .. {max(values):.1f}",
                 figure.measured,
                 figure.use,
-                verdict(figure, values),
+                verdict(figure, _holds(figure, values)),
             ]
         )
-    yield f"\n{_NOTES}\n\nWhy some disagree:\n"
-    for figure in FIGURES:
-        if figure.disagrees:
-            yield textwrap.fill(f"- {figure.what}: {figure.disagrees}", 120, subsequent_indent="  ")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    yield f"\n{_NOTES}\n"
+    yield from reasons(FIGURES)
 
 
 if __name__ == "__main__":
