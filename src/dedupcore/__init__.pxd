@@ -30,6 +30,14 @@ cdef extern from "dedupcore_api.h":
     unsigned DEDUPCORE_ACCESSED_BY_HOST
     unsigned DEDUPCORE_ACCESSED_BY_GUEST
     unsigned DEDUPCORE_MAX_DOMAINS
+    unsigned DEDUPCORE_PAGE_4K
+    unsigned DEDUPCORE_PAGE_2M
+    unsigned DEDUPCORE_PAGE_1G
+    unsigned DEDUPCORE_PAGE_SIZES
+    unsigned DEDUPCORE_MAX_CACHES
+    unsigned DEDUPCORE_DATA_CACHES
+    unsigned DEDUPCORE_NO_CACHE
+    uint32_t DEDUPCORE_MAX_CACHE
     unsigned DEDUPCORE_LARGE_PAGE
     size_t DEDUPCORE_MAX_LARGE_FRAME
 
@@ -152,6 +160,34 @@ cdef extern from "dedupcore_api.h":
         uint64_t page
         uint64_t frame
 
+    ctypedef struct dedupcore_cache:
+        uint32_t entries
+        uint32_t ways
+
+    ctypedef struct dedupcore_tlb_geometry:
+        dedupcore_cache[16] caches
+        uint8_t[3] l1
+        uint8_t[3] l2
+        uint8_t[3] l2_as
+        uint8_t[3] walk
+        uint8_t nested
+        uint8_t[3] host_walk
+        dedupcore_cache[3] data
+
+    ctypedef struct dedupcore_tlb_counts:
+        uint64_t[3] l1_hits
+        uint64_t[3] l2_hits
+        uint64_t[3] walks
+        uint64_t[2] references
+        uint64_t[3] walk_hits
+        uint64_t[3] host_walk_hits
+        uint64_t nested_hits
+        uint64_t[4] references_found
+        uint64_t[4] data_found
+
+    ctypedef struct dedupcore_tlb:
+        pass
+
     ctypedef struct dedupcore_api:
         const char *(*strerror)(int) noexcept nogil
         unsigned (*cpu_detected)() noexcept nogil
@@ -228,6 +264,11 @@ cdef extern from "dedupcore_api.h":
                              uint8_t *, size_t) noexcept nogil
         int (*pool_alone)(const dedupcore_pool *, uint32_t, const uint32_t *, size_t, uint8_t *,
                           size_t *) noexcept nogil
+        int (*tlb_create)(dedupcore_tlb **, const dedupcore_tlb_geometry *) noexcept nogil
+        void (*tlb_destroy)(dedupcore_tlb *) noexcept nogil
+        int (*tlb_map)(dedupcore_tlb *, const uint8_t *, const uint8_t *, size_t, unsigned, size_t *) noexcept nogil
+        int (*tlb_access)(dedupcore_tlb *, const uint64_t *, size_t, size_t *) noexcept nogil
+        void (*tlb_count)(const dedupcore_tlb *, dedupcore_tlb_counts *) noexcept nogil
 
     const dedupcore_api *dedupcore_import() except NULL
 
@@ -518,3 +559,24 @@ cdef inline int draw_accesses(uint64_t key, uint64_t first, const uint32_t *work
 cdef inline int pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
                            uint8_t *alone, size_t *wrong) noexcept nogil:
     return dedupcore_table.pool_alone(pool, guest, gpns, n, alone, wrong)
+
+
+cdef inline int tlb_create(dedupcore_tlb **tlb, const dedupcore_tlb_geometry *geometry) noexcept nogil:
+    return dedupcore_table.tlb_create(tlb, geometry)
+
+
+cdef inline void tlb_destroy(dedupcore_tlb *tlb) noexcept nogil:
+    dedupcore_table.tlb_destroy(tlb)
+
+
+cdef inline int tlb_map(dedupcore_tlb *tlb, const uint8_t *sizes, const uint8_t *host_sizes, size_t n_ranges,
+                        unsigned table_size, size_t *wrong) noexcept nogil:
+    return dedupcore_table.tlb_map(tlb, sizes, host_sizes, n_ranges, table_size, wrong)
+
+
+cdef inline int tlb_access(dedupcore_tlb *tlb, const uint64_t *addresses, size_t n, size_t *wrong) noexcept nogil:
+    return dedupcore_table.tlb_access(tlb, addresses, n, wrong)
+
+
+cdef inline void tlb_count(const dedupcore_tlb *tlb, dedupcore_tlb_counts *counts) noexcept nogil:
+    dedupcore_table.tlb_count(tlb, counts)

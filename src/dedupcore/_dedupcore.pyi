@@ -215,3 +215,30 @@ def in_place_split(pages: BufferLike, page_size: int) -> None: ...
 def in_place_keep_small(addresses: BufferLike, sizes: BufferLike) -> None: ...
 def in_place_forks() -> int: ...
 def in_place_punch(fd: int, offsets: BufferLike, sizes: BufferLike, forks: int) -> bool: ...
+
+class TlbCounts(NamedTuple):
+    l1_hits: tuple[int, int, int]
+    l2_hits: tuple[int, int, int]
+    walks: tuple[int, int, int]
+    references: tuple[int, int]
+    walk_hits: tuple[int, int, int]
+    host_walk_hits: tuple[int, int, int]
+    nested_hits: int
+    references_found: tuple[int, int, int, int]
+    data_found: tuple[int, int, int, int]
+
+class Tlb:
+    def __init__(
+        self,
+        caches: Sequence[tuple[int, int]],
+        l1: Sequence[int],
+        l2: Sequence[int],
+        l2_as: Sequence[int],
+        walk: Sequence[int],
+        nested: int,
+        host_walk: Sequence[int],
+        data: Sequence[tuple[int, int]],
+    ) -> None: ...
+    def map(self, sizes: BufferLike, host_sizes: BufferLike | None, table_size: int) -> None: ...
+    def access(self, addresses: BufferLike) -> None: ...
+    def count(self) -> TlbCounts: ...

@@ -14,10 +14,11 @@ from dedupcore cimport (
     DEDUPCORE_ENOMEM, DEDUPCORE_ESYS, DEDUPCORE_ETOOBIG, DEDUPCORE_LARGE_PAGE, DEDUPCORE_MAX_DOMAINS,
     DEDUPCORE_MAX_LARGE_FRAME, DEDUPCORE_MAX_ORDER, DEDUPCORE_MIXED, DEDUPCORE_NOISE, DEDUPCORE_ONE_BYTE, DEDUPCORE_OUT,
     DEDUPCORE_POLICY_DIRTY, DEDUPCORE_POLICY_ESX, DEDUPCORE_POLICY_KSM, DEDUPCORE_PREFIX,
-    DEDUPCORE_QUANTILES, DEDUPCORE_SPARSE,
+    DEDUPCORE_DATA_CACHES, DEDUPCORE_MAX_CACHES, DEDUPCORE_NO_CACHE, DEDUPCORE_PAGE_SIZES, DEDUPCORE_QUANTILES,
+    DEDUPCORE_SPARSE,
     dedupcore_flaw, dedupcore_guest, dedupcore_guest_counts, dedupcore_job, dedupcore_key, dedupcore_large_hint,
     dedupcore_map, dedupcore_policy, dedupcore_pool, dedupcore_pool_counts, dedupcore_result, dedupcore_scan_counts,
-    dedupcore_span, dedupcore_template, dedupcore_touched, dedupcore_variation, dedupcore_work,
+    dedupcore_span, dedupcore_template, dedupcore_tlb, dedupcore_tlb_counts, dedupcore_tlb_geometry, dedupcore_touched, dedupcore_variation, dedupcore_work,
 )
 
 import os
@@ -108,6 +109,12 @@ cdef extern from "dedupcore_api.h" nogil:
     void dedupcore_pool_set_seed(dedupcore_pool *pool, uint64_t seed)
     int dedupcore_pool_alone(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n,
                              uint8_t *alone, size_t *wrong)
+    int dedupcore_tlb_create(dedupcore_tlb **tlb, const dedupcore_tlb_geometry *geometry)
+    void dedupcore_tlb_destroy(dedupcore_tlb *tlb)
+    int dedupcore_tlb_map(dedupcore_tlb *tlb, const uint8_t *sizes, const uint8_t *host_sizes, size_t n_ranges,
+                          unsigned table_size, size_t *wrong)
+    int dedupcore_tlb_access(dedupcore_tlb *tlb, const uint64_t *addresses, size_t n, size_t *wrong)
+    void dedupcore_tlb_count(const dedupcore_tlb *tlb, dedupcore_tlb_counts *counts)
 
 
 cdef extern from *:
@@ -243,6 +250,11 @@ cdef extern from *:
         .pool_set_seed = dedupcore_pool_set_seed,
         .draw_accesses = dedupcore_draw_accesses,
         .pool_alone = dedupcore_pool_alone,
+        .tlb_create = dedupcore_tlb_create,
+        .tlb_destroy = dedupcore_tlb_destroy,
+        .tlb_map = dedupcore_tlb_map,
+        .tlb_access = dedupcore_tlb_access,
+        .tlb_count = dedupcore_tlb_count,
     };
     """
     ctypedef struct task_queue:
@@ -1613,3 +1625,97 @@ def in_place_punch(int fd, const uint64_t[::1] offsets, const uint64_t[::1] size
     with nogil:
         rc = inplace_punch(fd, &offsets[0] if n else NULL, &sizes[0] if n else NULL, n, forks)
     return _check(rc) == 1
+
+
+# --- the TLB -------------------------------------------------------------------------------------------------------
+
+
+class TlbCounts(NamedTuple):
+    """See dedupcore_tlb_counts in dedupcore.h."""
+
+    l1_hits: tuple
+    l2_hits: tuple
+    walks: tuple
+    references: tuple
+    walk_hits: tuple
+    host_walk_hits: tuple
+    nested_hits: int
+    references_found: tuple
+    data_found: tuple
+
+
+cdef uint8_t _number(number):
+    return DEDUPCORE_NO_CACHE if number < 0 else number
+
+
+cdef class Tlb:
+    """TLBs, page-walk caches and data caches: geometry in, counts out; see dedupcore.h. Its users take turns.
+
+    caches, data: pairs of entries and ways, up to 16, and 3. l1, l2, walk, nested, host_walk: numbers of caches, or -1;
+    l2_as: page sizes. Raises ValueError for a geometry that cannot be, MemoryError.
+    """
+    cdef dedupcore_tlb *tlb
+    cdef object lock
+
+    def __cinit__(self, caches, l1, l2, l2_as, walk, nested, host_walk, data):
+        cdef dedupcore_tlb_geometry geometry
+        cdef unsigned i
+        self.lock = threading.Lock()
+        if len(caches) > DEDUPCORE_MAX_CACHES or len(data) != DEDUPCORE_DATA_CACHES:
+            raise ValueError(f"{len(caches)} caches of translations and {len(data)} of data; there can be up to"
+                             f" {DEDUPCORE_MAX_CACHES}, and must be {DEDUPCORE_DATA_CACHES}")
+        for i in range(DEDUPCORE_MAX_CACHES):
+            geometry.caches[i].entries = caches[i][0] if i < len(caches) else 0
+            geometry.caches[i].ways = caches[i][1] if i < len(caches) else 0
+        for i in range(DEDUPCORE_PAGE_SIZES):
+            geometry.l1[i] = _number(l1[i])
+            geometry.l2[i] = _number(l2[i])
+            geometry.l2_as[i] = l2_as[i]
+        for i in range(3):
+            geometry.walk[i] = _number(walk[i])
+            geometry.host_walk[i] = _number(host_walk[i])
+        geometry.nested = _number(nested)
+        for i in range(DEDUPCORE_DATA_CACHES):
+            geometry.data[i].entries, geometry.data[i].ways = data[i]
+        rc = dedupcore_tlb_create(&self.tlb, &geometry)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError("a geometry that cannot be: ways must divide entries, and the sets be a power of two")
+        _check(rc)
+
+    def __dealloc__(self):
+        dedupcore_tlb_destroy(self.tlb)
+
+    def map(self, const uint8_t[::1] sizes, host_sizes, unsigned table_size):
+        """Give it memory; see dedupcore_tlb_map. host_sizes: None if there is no host. Raises ValueError, MemoryError."""
+        cdef const uint8_t[::1] host = sizes if host_sizes is None else host_sizes
+        cdef const uint8_t *c_host = NULL
+        cdef size_t n = sizes.shape[0], wrong = 0
+        cdef int rc
+        if <size_t>host.shape[0] != n:
+            raise ValueError(f"host_sizes has {host.shape[0]} ranges, but sizes {n}")
+        if host_sizes is not None and n:
+            c_host = &host[0]
+        with self.lock:
+            rc = dedupcore_tlb_map(self.tlb, &sizes[0] if n else NULL, c_host, n, table_size, &wrong)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"range {wrong} of {n} has no page size, or is a part of a page of 1 GiB that is not whole")
+        _check(rc)
+
+    def access(self, const uint64_t[::1] addresses):
+        """Access addresses, in bytes, in order. Raises ValueError for one that is beyond the memory. Releases the GIL."""
+        cdef size_t n = addresses.shape[0], wrong = 0
+        cdef int rc
+        with self.lock:
+            with nogil:
+                rc = dedupcore_tlb_access(self.tlb, &addresses[0] if n else NULL, n, &wrong)
+        if rc == DEDUPCORE_EINVAL:
+            raise ValueError(f"address {wrong} is {addresses[wrong]}, beyond the memory that is mapped")
+        _check(rc)
+
+    def count(self):
+        """What was counted since it was made: a TlbCounts."""
+        cdef dedupcore_tlb_counts c
+        with self.lock:
+            dedupcore_tlb_count(self.tlb, &c)
+        return TlbCounts(tuple(c.l1_hits), tuple(c.l2_hits), tuple(c.walks), tuple(c.references), tuple(c.walk_hits),
+                         tuple(c.host_walk_hits), c.nested_hits, tuple(c.references_found), tuple(c.data_found))

@@ -10,7 +10,7 @@
  *  - A job allocates scratch memory, freed by dedupcore_job_destroy: 8 bytes a frame, 12 more a frame that is not zero, and a
  *    few MiB of tables, at its peak; in memory made for it, where nearly all frames agree in their sampled lines with a frame
  *    that they differ from, 4 more. `canonical`, 4 bytes a frame, is the caller's. Of the other calls only
- *    dedupcore_map_create, dedupcore_place and those of the pool allocate.
+ *    dedupcore_map_create, dedupcore_place and those of the pool and the TLB allocate.
  *  - No call starts a thread, takes a lock, or keeps state outside of what it is handed, but for dedupcore_map_* (below).
  *
  * Errors: functions that can fail return 0 (or a count) or a negative DEDUPCORE_E*; dedupcore_strerror names it.
@@ -665,6 +665,78 @@ typedef struct {
  * Errors: DEDUPCORE_EBROKEN, and *flaw is the first that was found; DEDUPCORE_ENOMEM.
  */
 int dedupcore_pool_check(const dedupcore_pool *pool, dedupcore_flaw *flaw);
+
+/* --- the TLB: what translation costs ------------------------------------------------------------------------------- */
+
+#define DEDUPCORE_PAGE_4K 0u /* page sizes */
+#define DEDUPCORE_PAGE_2M 1u
+#define DEDUPCORE_PAGE_1G 2u
+#define DEDUPCORE_PAGE_SIZES 3u
+#define DEDUPCORE_MAX_CACHES 16u
+#define DEDUPCORE_DATA_CACHES 3u
+#define DEDUPCORE_NO_CACHE UINT8_MAX
+#define DEDUPCORE_MAX_CACHE (1u << 26) /* entries of a cache */
+
+/*
+ * A cache of which the least recently used entry of a set makes room. ways must divide entries, and entries / ways, the sets, be
+ * a power of two; as many ways as entries is fully associative. 0 entries: it holds nothing.
+ */
+typedef struct {
+    uint32_t entries;
+    uint32_t ways;
+} dedupcore_cache;
+
+/*
+ * A CPU's caches of translations, and which of them holds what: the number of a cache, or DEDUPCORE_NO_CACHE; what has the same
+ * number shares it. l1, l2: the two levels of TLB, for pages of each size. l2_as: the size of the entries as which L2 holds
+ * pages of a size, no larger than that: AMD holds 1 GiB as 2 MiB there. walk[l]: entries of page tables that cover 2 MiB (l = 0),
+ * 1 GiB and 512 GiB, and point to a table (Intel's paging-structure caches, AMD's page directory cache). nested: under a host,
+ * where guest-physical pages are, of all sizes; host_walk: as walk, of the host's tables.
+ * data: L1 to L3, of lines of 64 bytes, which hold what is accessed and page table entries; if data[0] has no entries, there are
+ * none, and all lines count as found in memory.
+ */
+typedef struct {
+    dedupcore_cache caches[DEDUPCORE_MAX_CACHES];
+    uint8_t l1[DEDUPCORE_PAGE_SIZES], l2[DEDUPCORE_PAGE_SIZES], l2_as[DEDUPCORE_PAGE_SIZES];
+    uint8_t walk[3], nested, host_walk[3];
+    dedupcore_cache data[DEDUPCORE_DATA_CACHES];
+} dedupcore_tlb_geometry;
+
+/*
+ * Accesses by where their translation was found, and by page size: under a host, of the smaller of the two pages. references: page
+ * table entries that walks read, of the addresses' own tables and of the host's. walk_hits, host_walk_hits, nested_hits: reads
+ * that caches saved. references_found, data_found: the data cache in which lines were found; the last one is memory.
+ */
+typedef struct {
+    uint64_t l1_hits[DEDUPCORE_PAGE_SIZES], l2_hits[DEDUPCORE_PAGE_SIZES], walks[DEDUPCORE_PAGE_SIZES];
+    uint64_t references[2];
+    uint64_t walk_hits[3], host_walk_hits[3], nested_hits;
+    uint64_t references_found[DEDUPCORE_DATA_CACHES + 1], data_found[DEDUPCORE_DATA_CACHES + 1];
+} dedupcore_tlb_counts;
+
+typedef struct dedupcore_tlb dedupcore_tlb;
+
+/* Of empty caches, and no memory. Errors: DEDUPCORE_EINVAL (a cache, a number or an l2_as that cannot be), DEDUPCORE_ENOMEM. */
+int dedupcore_tlb_create(dedupcore_tlb **tlb, const dedupcore_tlb_geometry *geometry);
+void dedupcore_tlb_destroy(dedupcore_tlb *tlb); /* NULL is fine */
+
+/*
+ * Gives it n_ranges of 2 MiB of memory, from address 0, and empties all caches. sizes: of the page that each range is in or
+ * consists of; a page of 1 GiB is 512 aligned ranges. host_sizes: the same of the host's pages under them, or NULL: no host.
+ * table_size: of the host's pages under the guest's page tables. *wrong: the first range that is wrong, or n_ranges.
+ * Errors: DEDUPCORE_EINVAL (no such size, a part of a page of 1 GiB, no ranges or more than 2^27), DEDUPCORE_ENOMEM.
+ */
+int dedupcore_tlb_map(dedupcore_tlb *tlb, const uint8_t *sizes, const uint8_t *host_sizes, size_t n_ranges,
+                      unsigned table_size, size_t *wrong);
+
+/*
+ * Accesses these addresses, in bytes, in order. Allocates nothing.
+ * Errors: DEDUPCORE_EINVAL (address *wrong is beyond the memory); nothing was accessed.
+ */
+int dedupcore_tlb_access(dedupcore_tlb *tlb, const uint64_t *addresses, size_t n, size_t *wrong);
+
+/* What was counted since it was made. */
+void dedupcore_tlb_count(const dedupcore_tlb *tlb, dedupcore_tlb_counts *counts);
 
 #ifdef __cplusplus
 }

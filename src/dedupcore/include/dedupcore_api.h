@@ -96,6 +96,12 @@ typedef struct {
                          uint64_t write_chance, uint32_t *gpns, uint8_t *writes, size_t n);
     int (*pool_alone)(const dedupcore_pool *pool, uint32_t guest, const uint32_t *gpns, size_t n, uint8_t *alone,
                       size_t *wrong);
+    int (*tlb_create)(dedupcore_tlb **tlb, const dedupcore_tlb_geometry *geometry);
+    void (*tlb_destroy)(dedupcore_tlb *tlb);
+    int (*tlb_map)(dedupcore_tlb *tlb, const uint8_t *sizes, const uint8_t *host_sizes, size_t n_ranges, unsigned table_size,
+                   size_t *wrong);
+    int (*tlb_access)(dedupcore_tlb *tlb, const uint64_t *addresses, size_t n, size_t *wrong);
+    void (*tlb_count)(const dedupcore_tlb *tlb, dedupcore_tlb_counts *counts);
 } dedupcore_api;
 
 static inline const dedupcore_api *dedupcore_import(void)
