@@ -68,7 +68,7 @@ def rounds_of(
 
     The first round is not counted; what its sides returned is handed to `check`, by side.
     """
-    with _undisturbed(cpus):
+    with undisturbed(cpus):
         start = time.perf_counter()
         results = {name: side() for name, side in sides.items()}
         affordable = int(_BUDGET / (time.perf_counter() - start))
@@ -95,7 +95,7 @@ def _round(sides: Mapping[str, Callable[[], Any]], order: Sequence[str]) -> Time
 
 
 @contextmanager
-def _undisturbed(cpus: int) -> Iterator[None]:
+def undisturbed(cpus: int) -> Iterator[None]:
     """On the last of the CPUs that may be used, as the first ones serve most interrupts; without garbage collection."""
     before = os.sched_getaffinity(0)
     collecting = gc.isenabled()

@@ -77,3 +77,32 @@ void fill(uint8_t *base, const uint64_t *seeds, size_t n, size_t frame_size)
         }
     }
 }
+
+/* Follow n pointers, a multiple of 8: each load waits for the one before it. Another call can go on where it ends. */
+const void *chase(void *const *p, size_t n)
+{
+    for (; n; n -= 8) {
+        p = *p, p = *p, p = *p, p = *p;
+        p = *p, p = *p, p = *p, p = *p;
+    }
+    return p;
+}
+
+#define ADD                                                                                                               \
+    sum += one;                                                                                                           \
+    __asm__ volatile("" : "+r"(sum));
+
+/*
+ * Add n times, a multiple of 8, each waiting for the one before it: a cycle each. The compiler must not know what
+ * is added, or it multiplies; it is in a register, since new CPUs add constants at no cost.
+ */
+uint64_t add(size_t n)
+{
+    uint64_t sum = 0, one = 1;
+    __asm__ volatile("" : "+r"(one));
+    for (; n; n -= 8) {
+        ADD ADD ADD ADD
+        ADD ADD ADD ADD
+    }
+    return sum;
+}

@@ -43,6 +43,8 @@ def _library() -> ctypes.CDLL:
     library.read_frames.argtypes = [ctypes.c_void_p, *library.touch.argtypes]
     library.read_frames.restype = ctypes.c_uint64
     library.fill.argtypes, library.fill.restype = library.touch.argtypes, None
+    library.chase.argtypes, library.chase.restype = [ctypes.c_void_p, ctypes.c_size_t], ctypes.c_void_p
+    library.add.argtypes, library.add.restype = [ctypes.c_size_t], ctypes.c_uint64
     return library
 
 
@@ -85,3 +87,15 @@ def fill(memory: NDArray[np.uint8], seeds: NDArray[np.uint64], frame_size: int) 
     """Fill frames with random bytes: equal if and only if their seeds are, zero where the seed is 0."""
     assert memory.nbytes == len(seeds) * frame_size
     _library().fill(memory.ctypes.data, seeds.ctypes.data, len(seeds), frame_size)
+
+
+def chase(start: int, steps: int) -> int:
+    """Follow a multiple of 8 pointers from this address, each after the one before; the address where it ends."""
+    assert steps % 8 == 0
+    return int(_library().chase(start, steps))
+
+
+def add(times: int) -> int:
+    """Add 1 a multiple of 8 times, each after the one before: a cycle of the CPU's clock each; the sum."""
+    assert times % 8 == 0
+    return int(_library().add(times))
