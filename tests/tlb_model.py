@@ -85,11 +85,9 @@ class Model:
                 self.counts["references_found", 3] += 1
             return
         number = mix((kind_number << 60 | line) >> 6) << 6 | line % 64
-        for level, cache in enumerate(self.data):
-            if cache.use((kind, line), number):
-                break
-        else:
-            level = 3
+        level = 0
+        while level < 3 and not self.data[level].use((kind, line), number):
+            level += 1
         self.counts[f"{what}_found", level] += 1
 
     def read_entry(self, side: str, level: int, page: int) -> None:
