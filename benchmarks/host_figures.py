@@ -123,8 +123,8 @@ HOST_FIGURES: tuple[Figure, ...] = (
         "the same, at work, before the scan: SSD",
         "up to 2.1",
         disagrees="desktops at 300 touches a second hardly miss what was paged out, much of it zeroed memory that they"
-        " do not use, but small pages cost them up to 5 % (costs.tlb_small, assumed), and where large pages are broken"
-        " late some are left. Guests gain that go through all that they hold (the rows before).",
+        " do not use, but small pages cost them some per cent in translation (docs/tlb.md), and where large pages are"
+        " broken late some are left. Guests gain that go through all that they hold (the rows before).",
     ),
     # ESXi's settings: Mem.ShareRateMax 1024 pages a second and guest, Mem.ShareScanTime 60 minutes.
     Figure(

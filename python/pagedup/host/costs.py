@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from pagedup.guests.spec import Part, Share
+from pagedup.guests.spec import Part
 
 Micros = Annotated[float, Meta(ge=0, le=1e9)]
 """Microseconds."""
@@ -56,8 +56,8 @@ class Costs(Part, frozen=True, kw_only=True):
     Assumed: swap_in_ssd 100 and swap_in_nvme 20, orders of magnitude of a read of 4 KiB; a guest's own disk is such a
     device, too, as its host says. first_touch 2: an exit of a guest, a frame to be zeroed. break_large 10: 512 entries
     to be written, and the TLB to be flushed. balloon_page 1. scan_visit 0.05, a cache miss or two. scan_hash 1.0, as
-    4 KiB read from memory at 4 GB/s. tlb_small 0.05: not a time, but the share of its time that a guest loses when all
-    of its pages are small ones, beside a guest with large ones alone.
+    4 KiB read from memory at 4 GB/s. page_turns 5000: not a time, but how often a guest turns to a page for each touch
+    that is simulated, by the same law; each turn needs a translation.
     """
 
     first_touch: Micros = 2.0
@@ -73,7 +73,7 @@ class Costs(Part, frozen=True, kw_only=True):
     scan_visit: Micros = 0.05
     scan_hash: Micros = 1.0
     share: Micros = 6.2
-    tlb_small: Share = 0.05
+    page_turns: Annotated[float, Meta(ge=0, le=1e9)] = 5000.0
 
     def seconds(self, device: str) -> dict[Operation, float]:
         """Seconds of each operation on a host whose guests and swap are on such a device: "disk", "ssd", "nvme"."""

@@ -14,6 +14,7 @@ from pagedup.host.contents import content_of
 from pagedup.host.costs import Costs, Ledger, Operation
 from pagedup.host.guest import HostGuest
 from pagedup.host.guest_memory import GuestMemory
+from pagedup.host.lost_reach import LostReach
 from pagedup.host.paged_out import PagedOutReport
 from pagedup.host.pager import Pager
 from pagedup.host.paging import PageLost
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from pagedup.host.hypervisors import Hypervisor
     from pagedup.host.scenario import GuestSet, Machine
+    from pagedup.host.work import Work
     from pagedup.memory.layouts import Layout
     from pagedup.swap import CompressedPages, SwapSpace
 
@@ -116,7 +118,7 @@ class Host(Closing):
         self._touching = Touching(self)
         self._waiting: HostGuest | None = None
         self._policies = hypervisor.policies(self)
-        self.watch = Watch(self, costs.tlb_small)
+        self.watch = Watch(self, LostReach(machine, costs.page_turns))
 
     def _swap(self) -> SwapSpace | None:
         slots = pages_of(self.machine.swap, "host.swap")
@@ -213,6 +215,10 @@ class Host(Closing):
         for policy in self._policies:
             policy.tick(seconds)
         self.watch.look()
+
+    def work(self, guest: HostGuest) -> Work:
+        """What a guest does."""
+        return self._running[guest].work
 
     def run(self, seconds: float, tick: float = 10.0) -> None:
         """Step by step, of `tick` seconds each, until so much simulated time has passed, or a step more."""

@@ -12,6 +12,7 @@ from msgspec import Meta
 from pagedup.guests.spec import Part, Share, Size, SpecError
 from pagedup.host.costs import Costs
 from pagedup.host.hypervisors import AnyHypervisor, Esxi, HyperV, Kvm
+from pagedup.tlb import microarchitecture
 
 Positive = Annotated[float, Meta(gt=0, le=1e6)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
@@ -21,15 +22,24 @@ class Machine(Part, frozen=True, kw_only=True):
     """The host.
 
     memory: of the machine; what the hypervisor keeps for itself is `kept`. cores, ghz: its CPU, of which a sharing
-    scanner may take a part. swap: the hypervisor's, on a device of that kind; guests' own disks are such devices, too.
+    scanner may take a part. cpu: its microarchitecture, one of those that pagedup.tlb knows, for what translation
+    costs. swap: the hypervisor's, on a device of that kind; guests' own disks are such devices, too.
     """
 
     memory: Size
     kept: Size = 0
     cores: Annotated[int, Meta(ge=1, le=4096)] = 16
     ghz: Positive = 2.5
+    cpu: str = "Zen 4"
     swap: Size = 0
     device: Literal["disk", "ssd", "nvme"] = "ssd"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            microarchitecture(self.cpu)
+        except ValueError as error:
+            raise ValueError(f"cpu: {error}") from None
 
 
 class Phase(Part, frozen=True, kw_only=True):
@@ -74,7 +84,8 @@ class GuestSet(Part, frozen=True, kw_only=True):
     count: how many; 0: as many as the specification says. start: when the first is started, in seconds of simulated
     time; every: the time between two. boot: seconds that a start takes, in which all of its memory is written.
     shares, reservation, limit: ESXi's, by which memory is divided where it is short (Waldspurger, OSDI 2002); limit 0:
-    none. salt: guests of one salt share under salting 1 and 2; "" is none.
+    none. salt: guests of one salt share under salting 1 and 2; "" is none. large_pages: whether the guest's system
+    itself maps its memory in pages of 2 MiB (Linux with transparent huge pages; Windows does not for programs).
     """
 
     layout: Annotated[str, Meta(min_length=1)]
@@ -86,6 +97,7 @@ class GuestSet(Part, frozen=True, kw_only=True):
     reservation: Size = 0
     limit: Size = 0
     salt: str = ""
+    large_pages: bool = False
     dynamic_memory: DynamicMemory = DynamicMemory()
     phases: tuple[Phase, ...] = (Phase(),)
 

@@ -66,7 +66,7 @@ def simulate(
     Raises SpecError, which names the field, for a scenario that cannot start; OSError and ValueError for a trace that
     cannot be read, or names what is not there; ChildProcessError if a child is killed.
     """
-    specs = [_spec(scenario, number, folder) for number in range(len(scenario.guests))]
+    specs = [guest_spec(scenario, number, folder) for number in range(len(scenario.guests))]
     ways = [
         _Way(hypervisor, large_pages, aslr)
         for aslr in scenario.aslr
@@ -97,7 +97,7 @@ def simulate(
     )
 
 
-def _spec(scenario: Scenario, number: int, folder: str) -> GuestSpec:
+def guest_spec(scenario: Scenario, number: int, folder: str) -> GuestSpec:
     """What guests of a set are made of: what the layout says, of as many hours as the scenario has."""
     guests = scenario.guests[number]
     try:

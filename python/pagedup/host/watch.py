@@ -12,6 +12,7 @@ from pagedup.sharing.frame_pool import LARGE_PAGE
 if TYPE_CHECKING:
     from pagedup.host.guest import HostGuest
     from pagedup.host.host import Host
+    from pagedup.host.lost_reach import LostReach
 
 _INTERVAL = 60.0  # seconds between two samples
 
@@ -22,16 +23,16 @@ class Watch:
     Attributes:
         samples: one a minute of simulated time.
         worst, worst_guest: the greatest slowdown of a guest between two samples, and which guest that was.
-        tlb_seconds: that guests lost because their pages are small ones.
+        tlb_seconds: that guests lost because large pages under them were broken, or are small ones.
     """
 
-    def __init__(self, host: Host, tlb_small: float) -> None:
+    def __init__(self, host: Host, lost_reach: LostReach) -> None:
         self.samples: list[Sample] = []
         self.worst = 1.0
         self.worst_guest = ""
         self.tlb_seconds = 0.0
         self._host = host
-        self._tlb_small = tlb_small
+        self._lost_reach = lost_reach
         self._next = _INTERVAL
         self._last = 0.0
         self._waited: dict[HostGuest, float] = {}
@@ -60,9 +61,7 @@ class Watch:
         self._waited[guest] = waited
         if not seconds:
             return 1.0
-        held = max(guest.pages - guest.memory.balloon, 1)
-        small = max(1 - guest.pool.large.sum() * LARGE_PAGE / held, 0.0)
-        lost = float(seconds * self._tlb_small * small)
+        lost = seconds * self._lost_reach.share(guest, self._host.work(guest), self._host.now)
         self.tlb_seconds += lost
         self._lived += seconds
         self._taken += seconds + cost + lost

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from pagedup.memory.layouts import RegionKind
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pagedup.host.guest_memory import GuestMemory
     from pagedup.host.scenario import Phase
+    from pagedup.memory.layouts import Layout
 
 # How likely it is that a page comes into the working set, of 256: assumed. Programs go back to their stacks, to what
 # they write in their images, and to page tables more than to the rest; most of the file cache is read once.
@@ -45,6 +45,22 @@ _NO_GPNS = np.empty(0, np.uint32)
 _Number = TypeVar("_Number", np.uint32, np.int64)
 
 
+class InUse(Protocol):
+    """What Work needs to know of a guest's memory, as GuestMemory has it."""
+
+    @property
+    def pages(self) -> int:
+        """Of the guest."""
+
+    @property
+    def layout(self) -> Layout:
+        """What the guest holds."""
+
+    @property
+    def uses(self) -> NDArray[np.uint8]:
+        """Uint8 ndarray (pages,): the Use of each page, as it is now."""
+
+
 class Work:
     """The accesses of one guest, tick by tick.
 
@@ -63,7 +79,7 @@ class Work:
     Takes 1 byte a page of the guest, of up to 2^31 pages, and 4 one of the working set.
     """
 
-    def __init__(self, memory: GuestMemory, phases: Sequence[Phase], key: int) -> None:
+    def __init__(self, memory: InUse, phases: Sequence[Phase], key: int) -> None:
         self._memory = memory
         self._phases = phases
         self._phase = phases[0]
@@ -86,6 +102,20 @@ class Work:
     def is_hot(self, gpns: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Bool ndarray (n,): which pages are in the working set now."""
         return self._hot.take(gpns)
+
+    @property
+    def touches(self) -> float:
+        """Pages a second that its phase touches."""
+        return self._phase.touches if len(self._set) else 0.0
+
+    def like(self, n: int) -> NDArray[np.uint32]:
+        """Uint32 ndarray (n,): pages as it touches them now, in order. It does not touch them by that."""
+        gpns, writes = np.empty(n, np.uint32), np.empty(n, np.uint8)
+        first = self._drawn + (1 << 63)  # of the same random numbers, where no access is drawn
+        quantiles = zipf_quantiles(len(self._set), self._phase.zipf)
+        dedupcore.draw_accesses(self._draws_key, first, self._set, quantiles, 0, gpns, writes)
+        gpns &= ~_READ_ONLY_BIT
+        return gpns
 
     def accesses(self, now: float, seconds: float) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
         """What is touched in the next so many seconds: pages, in order, with repeats, and which touches are writes.

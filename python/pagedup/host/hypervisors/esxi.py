@@ -85,6 +85,10 @@ class Esxi(Hypervisor, frozen=True, kw_only=True, tag="esxi"):
         """See Hypervisor: its salt, as far as salting is on (`Esx.domain`)."""
         return settings.salt or None
 
+    def left_large(self, without_equal: float) -> Sequence[tuple[str, float]]:
+        """See Hypervisor."""
+        return (("while memory is enough", 1.0), ("when memory is short", 0.0))
+
     def compressed_share(self) -> float:
         """See Hypervisor."""
         return self.mem_zip_max_pct / 100

@@ -23,6 +23,10 @@ class HyperV(Hypervisor, frozen=True, kw_only=True, tag="hyperv"):
     def sharing(self, machine: Machine, seed: int) -> None:
         """See Hypervisor."""
 
+    def left_large(self, without_equal: float) -> Sequence[tuple[str, float]]:
+        """See Hypervisor."""
+        return (("always", 1.0),)
+
     def policies(self, host: HostView) -> Sequence[HostPolicy]:
         """See Hypervisor."""
         return [DynamicMemory(host)]

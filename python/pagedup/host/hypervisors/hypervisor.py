@@ -115,6 +115,10 @@ class Hypervisor(Part, frozen=True, kw_only=True, tag_field="kind"):
         """Of a guest: only guests of equal domains ever share a frame."""
         return None
 
+    def left_large(self, without_equal: float) -> Sequence[tuple[str, float]]:
+        """When it leaves how large a share of memory in large pages; without_equal: of which no page has an equal."""
+        return ()
+
     def compressed_share(self) -> float:
         """The most that its compression cache may take, as a share of a guest's memory."""
         return 0.0

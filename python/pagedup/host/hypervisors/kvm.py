@@ -62,6 +62,10 @@ class Kvm(Hypervisor, frozen=True, kw_only=True, tag="kvm"):
             max_page_sharing=self.max_page_sharing, use_zero_pages=self.use_zero_pages, smart_scan=self.smart_scan
         )
 
+    def left_large(self, without_equal: float) -> Sequence[tuple[str, float]]:
+        """See Hypervisor: KSM breaks each large page in which it finds a page to merge."""
+        return (("when KSM has been everywhere", without_equal),)
+
     def policies(self, host: HostView) -> Sequence[HostPolicy]:
         """See Hypervisor."""
         tuning = KsmTuning(*(getattr(self, name) for name in KsmTuning._fields))
