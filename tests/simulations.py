@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from pagedup.host.result import Run, Sample, Simulation, Victims
+from pagedup.host.trade import POINTS, Curve, Trade
 
 GIB = (1 << 30) // 4096
 """Pages."""
@@ -121,3 +124,28 @@ def all_ways(*runs: Run) -> Sequence[Run]:
 
 KVM = replace(ESXI, name="KVM", hypervisor="kvm", fits=60, lost=["vm3, page 17: slot 5 is corrupt"])
 WHOLE = simulation(ESXI, KVM, HYPERV)
+
+
+def curve(order: str, saved: float, lost: float) -> Curve:
+    """From all large pages to none: what is saved and lost grows to these."""
+    large = np.linspace(1, 0, POINTS)
+    return Curve(
+        order=order,
+        large=large,
+        saved=saved * (1 - large),
+        cycles=100 + 100 * (1 - large) ** 2,
+        lost=lost * (1 - large) ** 2,
+        net=2 * (1 - large) - 5 * (1 - large) ** 2,
+    )
+
+
+def trade_of(hypervisor: str, *policy: tuple[str, float], saved: float = 8.0 * 2**30) -> Trade:
+    """Six guests of 24 GiB in all."""
+    curves = [curve(order, saved, 0.04) for order in ("coldest first", "most equal first", "at random")]
+    return Trade(hypervisor, "windows-7-x64", 6, 24 << 30, curves, policy)
+
+
+TRADES = [
+    trade_of("ESXi", ("while memory is enough", 1.0), ("when memory is short", 0.0)),
+    trade_of("Hyper-V", ("always", 1.0), saved=0.0),
+]

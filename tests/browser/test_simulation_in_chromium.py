@@ -13,7 +13,7 @@ from pagedup.report.page import write_html
 from pagedup.report.simulation.html import simulation_html
 from tests.chromium import A4, CONTRASTS, PHONE, SCHEMES, Visit, contrast
 from tests.scans import provenance
-from tests.simulations import WHOLE
+from tests.simulations import TRADES, WHOLE
 
 pytestmark = pytest.mark.chromium
 
@@ -23,7 +23,7 @@ FILLS = ("unique", "zero", "across", "within", "compressed", "swapped")
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reports") / "simulation.html"
-    write_html(str(path), simulation_html(WHOLE, provenance(["vdi-50"])))
+    write_html(str(path), simulation_html(WHOLE, provenance(["vdi-50"]), TRADES))
     return path
 
 
@@ -74,10 +74,15 @@ def test_a_screen_reader_is_told_what_pictures_show(browser: Browser, report: Pa
     with Visit(browser, report) as visit:
         tree = visit.tree()
         pictures = [item for item in tree if item["role"] in ("image", "img")]
-        assert [item["name"] for item in pictures] == ["ESXi, salting 0", "KVM", "Hyper-V"]
-        for item in pictures:
-            description = item["node"].get("description", {}).get("value", "")
-            assert re.search(r"after 8\.0 h: in the host's frames 9\d\.0 GiB", description)
+        runs, trades = pictures[:3], pictures[3:]
+        assert [item["name"] for item in runs] == ["ESXi, salting 0", "KVM", "Hyper-V"]
+        assert [item["name"] for item in trades] == ["ESXi: windows-7-x64", "Hyper-V: windows-7-x64"]
+        for items, told in (
+            (runs, r"after 8\.0 h: in the host's frames 9\d\.0 GiB"),
+            (trades, r"coldest first: with 100 % in large pages 0 B saved"),
+        ):
+            for item in items:
+                assert re.search(told, item["node"].get("description", {}).get("value", ""))
 
 
 def test_paper_is_white_and_cuts_nothing_off(browser: Browser, report: Path) -> None:

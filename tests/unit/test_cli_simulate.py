@@ -98,7 +98,7 @@ def test_tables_and_page(scenario: Path, tmp_path: Path) -> None:
         assert part in done.stdout
     assert "\x1b" not in done.stdout
     text = (tmp_path / "report.html").read_text()
-    assert text.count("<svg") == 2 and text.rstrip().endswith("</html>")
+    assert text.count("<svg") == 4 and "Large pages against sharing" in text and text.rstrip().endswith("</html>")
     for part in ("pagedup simulate", "as it ships", "6.0 min of each, seed 3", "small.toml", "blake3"):
         assert part in text
 

@@ -175,9 +175,12 @@ class _Simulated(Answer):
 
     def html(self, provenance: Provenance) -> str:
         """With pictures."""
+        from pagedup.host.trade import trades
         from pagedup.report.simulation.html import simulation_html
 
-        return simulation_html(self.simulation, provenance)
+        with progress_display() as progress:
+            found = trades(self.chosen.scenario, folder=self.chosen.folder, progress=progress)
+        return simulation_html(self.simulation, provenance, found)
 
 
 def _simulate(chosen: _Chosen) -> _Simulated:

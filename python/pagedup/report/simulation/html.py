@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pagedup.host.result import Run, Simulation
+from pagedup.host.trade import Trade
 from pagedup.report.page import Figure, Page, Section, how_it_was_made, page_html, shown
 from pagedup.report.provenance import Provenance
 from pagedup.report.simulation.naming import guests_label, run_label, times
@@ -13,8 +16,9 @@ from pagedup.report.units import human_size, human_time, printable
 _MOST_FIGURES = 6
 
 
-def simulation_html(simulation: Simulation, provenance: Provenance) -> str:
+def simulation_html(simulation: Simulation, provenance: Provenance, trades: Sequence[Trade] = ()) -> str:
     """The page, below 2 MB whatever was simulated. The same input gives the same text."""
+    from pagedup.report.simulation.plot_trade import trade_pictures
     from pagedup.report.simulation.plots import simulation_pictures
 
     return page_html(
@@ -26,6 +30,7 @@ def simulation_html(simulation: Simulation, provenance: Provenance) -> str:
             sections=[
                 Section("In numbers", tables=[shown(table) for table in simulation_tables(simulation)]),
                 Section("As time passed", pictures=simulation_pictures(simulation)),
+                *([Section("Large pages against sharing", pictures=trade_pictures(trades))] if trades else []),
                 how_it_was_made(
                     "How it was made",
                     provenance,
