@@ -11,9 +11,11 @@ from pagedup.host.scenario import DynamicMemory, GuestSet, Machine, Phase, Scena
 from pagedup.host.scenarios import scenario_names, scenario_preset
 from pagedup.host.simulate import simulate
 from pagedup.host.trace import Trace, save_trace
+from pagedup.host.trade import Curve, Trade, trade, trades
 
 __all__ = [
     "Costs",
+    "Curve",
     "DynamicMemory",
     "Esxi",
     "GuestSet",
@@ -35,10 +37,13 @@ __all__ = [
     "Scenario",
     "Simulation",
     "Trace",
+    "Trade",
     "Victims",
     "read_scenario",
     "save_trace",
     "scenario_names",
     "scenario_preset",
     "simulate",
+    "trade",
+    "trades",
 ]
