@@ -29,6 +29,7 @@ from benchmarks.pool import pool
 from benchmarks.settings import Settings
 from benchmarks.simulate import simulate
 from benchmarks.swap import swap
+from benchmarks.tlb import tlb
 from benchmarks.touch import touch
 from pagedup import Duplicates, find_duplicates, open_sources
 
@@ -336,6 +337,7 @@ ROWS: dict[str, Callable[[Settings], Iterator[Outcome]]] = {
     "layouts": layouts,
     "pool": pool,
     "touch": touch,
+    "tlb": tlb,
     "simulate": simulate,
     "policies": policies,
     "policies_ksm": policies_ksm,

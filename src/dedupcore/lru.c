@@ -20,16 +20,16 @@ int lru_open(lru *c, const dedupcore_cache *size)
     while ((UINT64_C(1) << bits) < (uint64_t)per_entry * size->entries)
         bits++;
     c->entries = malloc(size->entries * sizeof *c->entries);
-    c->newest = malloc(sets * sizeof *c->newest);
+    c->oldest = malloc(sets * sizeof *c->oldest);
     c->heads = malloc(sizeof *c->heads << bits);
-    if (!c->entries || !c->newest || !c->heads) {
+    if (!c->entries || !c->oldest || !c->heads) {
         lru_close(c);
         return DEDUPCORE_ENOMEM;
     }
     c->n = size->entries;
-    c->sets = sets;
+    c->set_mask = sets - 1;
     c->ways = size->ways;
-    c->hash_bits = bits;
+    c->hash_shift = 64 - bits;
     lru_clear(c);
     return 0;
 }
@@ -37,20 +37,26 @@ int lru_open(lru *c, const dedupcore_cache *size)
 void lru_close(lru *c)
 {
     free(c->entries);
-    free(c->newest);
+    free(c->oldest);
     free(c->heads);
     memset(c, 0, sizeof *c);
 }
 
+/* Empty entries are in a chain each, so that one that makes room always has to leave a chain. */
 void lru_clear(lru *c)
 {
+    const uint32_t size = sizeof *c->entries;
     if (!c->n)
         return;
-    memset(c->heads, 0xff, sizeof *c->heads << c->hash_bits); /* DEDUPCORE_ABSENT */
+    memset(c->heads, 0xff, sizeof *c->heads << (64 - c->hash_shift)); /* DEDUPCORE_ABSENT */
     for (uint32_t i = 0; i < c->n; i++) {
         const uint32_t first = i - i % c->ways, last = first + c->ways - 1;
-        c->entries[i] = (lru_entry){
-            .key = LRU_EMPTY, .newer = i == last ? first : i + 1, .older = i == first ? last : i - 1};
-        c->newest[i / c->ways] = last;
+        c->entries[i] = (lru_entry){.key = LRU_EMPTY,
+                                    .newer = size * (i == last ? first : i + 1),
+                                    .head = i,
+                                    .older = size * (i == first ? last : i - 1),
+                                    .chain = DEDUPCORE_ABSENT};
+        c->heads[i] = size * i;
+        c->oldest[i / c->ways] = size * first;
     }
 }

@@ -1,8 +1,8 @@
 /*
  * A set-associative cache of keys, of which the least recently used one of a set makes room.
  *
- * Whatever the associativity, a key is found by a hash table, and each set is a ring from its newest entry to its oldest, which
- * comes after the newest again: so the one that makes room becomes the newest by a step of the ring alone, and a fully
+ * Whatever the associativity, a key is found by a hash table, and each set is a ring from its oldest entry to its newest, after
+ * which comes the oldest again: so the one that makes room becomes the newest by a step of the ring alone, and a fully
  * associative TLB of 72 entries costs no more than one of 4 ways.
  */
 #ifndef DEDUPCORE_LRU_H
@@ -14,18 +14,25 @@
 
 #define LRU_EMPTY UINT64_MAX /* the key of an entry that holds none */
 
+/*
+ * Links between entries are in bytes from the first one on, so that to follow them takes no arithmetic. The two of a ring are not
+ * side by side, where GCC would make one store of two, which takes longer.
+ */
 typedef struct {
     uint64_t key;
-    uint32_t head, chain;  /* of its hash chain: where that begins, and the next entry, or DEDUPCORE_ABSENT */
-    uint32_t newer, older; /* in the ring of its set */
+    uint32_t newer; /* in the ring of its set */
+    uint32_t head;  /* its hash chain */
+    uint32_t older; /* in the ring */
+    uint32_t chain; /* the next entry in it, or DEDUPCORE_ABSENT */
 } lru_entry;
 
 typedef struct {
-    uint32_t n, sets, ways;
-    unsigned hash_bits;
-    lru_entry *entries; /* [n] */
-    uint32_t *newest;   /* [sets] entries */
-    uint32_t *heads;    /* [2^hash_bits] entries, or DEDUPCORE_ABSENT */
+    uint32_t n, ways;
+    uint32_t set_mask;   /* sets - 1 */
+    uint32_t hash_shift; /* 64 less the bits of a chain's number */
+    lru_entry *entries;  /* [n]; NULL if there are none */
+    uint32_t *oldest;    /* [sets] entries */
+    uint32_t *heads;     /* [2^bits] entries, or DEDUPCORE_ABSENT */
 } lru;
 
 /* Of no entries: finds nothing and keeps nothing. Errors: DEDUPCORE_EINVAL (dedupcore_cache says what is right), ENOMEM. */
@@ -33,20 +40,29 @@ int lru_open(lru *cache, const dedupcore_cache *size);
 void lru_close(lru *cache);
 void lru_clear(lru *cache);
 
-static inline void lru_make_newest(lru_entry *entries, uint32_t *newest, uint32_t i)
+static inline lru_entry *lru_at(lru_entry *entries, uint32_t link)
 {
-    const uint32_t last = *newest, oldest = entries[last].newer;
-    if (i == last)
+    return (lru_entry *)(void *)((char *)entries + link);
+}
+
+static inline void lru_make_newest(lru_entry *entries, uint32_t *oldest, uint32_t i)
+{
+    const uint32_t first = *oldest;
+    lru_entry *entry = lru_at(entries, i);
+    const uint32_t newer = entry->newer, older = entry->older;
+    if (newer == first) /* it is the newest */
         return;
-    *newest = i;
-    if (i == oldest)
+    if (i == first) {
+        *oldest = newer;
         return;
-    entries[entries[i].newer].older = entries[i].older;
-    entries[entries[i].older].newer = entries[i].newer;
-    entries[i].older = last;
-    entries[i].newer = oldest;
-    entries[last].newer = i;
-    entries[oldest].older = i;
+    }
+    lru_at(entries, newer)->older = older;
+    lru_at(entries, older)->newer = newer;
+    const uint32_t last = lru_at(entries, first)->older;
+    entry->older = last;
+    entry->newer = first;
+    lru_at(entries, last)->newer = i;
+    lru_at(entries, first)->older = i;
 }
 
 /*
@@ -55,31 +71,28 @@ static inline void lru_make_newest(lru_entry *entries, uint32_t *newest, uint32_
  */
 static inline int lru_use(lru *c, uint64_t key, uint64_t in)
 {
-    if (!c->n)
-        return 0;
     lru_entry *entries = c->entries;
-    uint32_t *newest = c->newest + ((uint32_t)in & (c->sets - 1));
-    const uint32_t head = (uint32_t)(key * UINT64_C(0x9e3779b97f4a7c15) >> (64 - c->hash_bits));
-    const uint32_t first = c->heads[head];
-    for (uint32_t i = first; i != DEDUPCORE_ABSENT; i = entries[i].chain) {
-        if (entries[i].key == key) {
-            lru_make_newest(entries, newest, i);
+    if (!entries)
+        return 0;
+    uint32_t *oldest = c->oldest + ((uint32_t)in & c->set_mask);
+    const uint32_t head = (uint32_t)(key * UINT64_C(0x9e3779b97f4a7c15) >> c->hash_shift);
+    for (uint32_t i = c->heads[head]; i != DEDUPCORE_ABSENT; i = lru_at(entries, i)->chain) {
+        if (lru_at(entries, i)->key == key) {
+            lru_make_newest(entries, oldest, i);
             return 1;
         }
     }
-    const uint32_t i = entries[*newest].newer;
-    lru_entry *entry = entries + i;
-    if (entry->key != LRU_EMPTY) {
-        uint32_t *at = c->heads + entry->head;
-        while (*at != i)
-            at = &entries[*at].chain;
-        *at = entry->chain;
-    }
+    const uint32_t i = *oldest;
+    lru_entry *entry = lru_at(entries, i);
+    *oldest = entry->newer;
+    uint32_t *at = c->heads + entry->head;
+    while (*at != i)
+        at = &lru_at(entries, *at)->chain;
+    *at = entry->chain;
     entry->key = key;
     entry->head = head;
     entry->chain = c->heads[head]; /* which may have been the one that made room */
     c->heads[head] = i;
-    *newest = i;
     return 0;
 }
 

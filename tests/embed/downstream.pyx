@@ -289,3 +289,31 @@ def accesses(uint64_t key):
     with nogil:
         dedupcore.draw_accesses(key, 0, &page, 1, quantiles, 0, gpns, writes, 2)
     return [gpns[i] for i in range(2)], [writes[i] for i in range(2)]
+
+
+def references(uint8_t size, uint8_t host):
+    """Page table entries that two accesses to a page of that size, on one of that size, read without caches."""
+    cdef dedupcore.dedupcore_tlb *made = NULL
+    cdef dedupcore.dedupcore_tlb_geometry geometry
+    cdef dedupcore.dedupcore_tlb_counts counts
+    cdef uint64_t[2] addresses = [0, 4097]
+    cdef uint64_t beyond = 1 << 21
+    cdef size_t wrong = 9
+    cdef int i
+    for i in range(16):
+        geometry.caches[i].entries = 0
+    for i in range(3):
+        geometry.l1[i] = geometry.l2[i] = geometry.walk[i] = geometry.host_walk[i] = dedupcore.DEDUPCORE_NO_CACHE
+        geometry.l2_as[i] = i
+        geometry.data[i].entries = 0
+    geometry.nested = 16
+    assert dedupcore.tlb_create(&made, &geometry) == dedupcore.DEDUPCORE_EINVAL and made == NULL
+    geometry.nested = dedupcore.DEDUPCORE_NO_CACHE
+    assert dedupcore.tlb_create(&made, &geometry) == 0
+    assert dedupcore.tlb_map(made, &size, &host, 1, host, &wrong) == 0 and wrong == 1
+    assert dedupcore.tlb_access(made, &beyond, 1, &wrong) == dedupcore.DEDUPCORE_EINVAL and wrong == 0
+    with nogil:
+        dedupcore.tlb_access(made, addresses, 2, &wrong)
+        dedupcore.tlb_count(made, &counts)
+    dedupcore.tlb_destroy(made)
+    return counts.walks[min(size, host)], counts.references[0] + counts.references[1]

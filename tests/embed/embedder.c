@@ -26,6 +26,98 @@ static void *run_tasks(void *at)
     return NULL;
 }
 
+/* References of an access to a page of that size, on one of that size, with tables in pages of the latter. */
+static uint64_t references(const dedupcore_tlb_geometry *geometry, uint8_t size, uint8_t host)
+{
+    dedupcore_tlb *tlb;
+    dedupcore_tlb_counts counts;
+    size_t wrong = 9;
+    CHECK(dedupcore_tlb_create(&tlb, geometry) == 0);
+    CHECK(dedupcore_tlb_map(tlb, &size, &host, 1, host, &wrong) == 0 && wrong == 1);
+    CHECK(dedupcore_tlb_access(tlb, (uint64_t[]){4097}, 1, &wrong) == 0 && wrong == 1);
+    dedupcore_tlb_count(tlb, &counts);
+    CHECK(counts.walks[size < host ? size : host] == 1);
+    CHECK(counts.references_found[3] == counts.references[0] + counts.references[1]);
+    dedupcore_tlb_destroy(tlb);
+    return counts.references[0] + counts.references[1];
+}
+
+static void translate(void)
+{
+    enum { NONE = DEDUPCORE_NO_CACHE, GIB = 512 };
+    const dedupcore_tlb_geometry none = {.l1 = {NONE, NONE, NONE},
+                                         .l2 = {NONE, NONE, NONE},
+                                         .walk = {NONE, NONE, NONE},
+                                         .nested = NONE,
+                                         .host_walk = {NONE, NONE, NONE}};
+    dedupcore_tlb_geometry geometry = none;
+    dedupcore_tlb_counts counts;
+    dedupcore_tlb *tlb = (dedupcore_tlb *)&geometry;
+    static uint8_t sizes[GIB + 1];
+    size_t wrong = 9;
+    CHECK(references(&none, DEDUPCORE_PAGE_4K, DEDUPCORE_PAGE_4K) == 24);
+    CHECK(references(&none, DEDUPCORE_PAGE_4K, DEDUPCORE_PAGE_2M) == 19);
+    CHECK(references(&none, DEDUPCORE_PAGE_2M, DEDUPCORE_PAGE_2M) == 15);
+
+    /* Geometries that cannot be. */
+    geometry.caches[1] = (dedupcore_cache){6, 4}; /* ways that do not divide */
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+    geometry.caches[1] = (dedupcore_cache){12, 4}; /* three sets */
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+    geometry.caches[1] = (dedupcore_cache){4, 0};
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+    geometry.caches[1] = (dedupcore_cache){DEDUPCORE_MAX_CACHE + 1, DEDUPCORE_MAX_CACHE + 1};
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+    geometry = none;
+    geometry.data[2] = (dedupcore_cache){6, 4};
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+    dedupcore_tlb_geometry *const g = &geometry;
+    uint8_t *const numbers[] = {g->l1, g->l2 + 2, g->walk + 1, &g->nested, g->host_walk + 2};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        geometry = none;
+        *numbers[i] = DEDUPCORE_MAX_CACHES;
+        CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+        *numbers[i] = DEDUPCORE_MAX_CACHES - 1; /* of no entries */
+        CHECK(dedupcore_tlb_create(&tlb, &geometry) == 0);
+        dedupcore_tlb_destroy(tlb);
+    }
+    geometry = none;
+    geometry.l2_as[DEDUPCORE_PAGE_2M] = DEDUPCORE_PAGE_1G;
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == DEDUPCORE_EINVAL && !tlb);
+
+    /* Memories that cannot be, and accesses beyond one. */
+    geometry = none;
+    geometry.caches[0] = (dedupcore_cache){2, 2};
+    geometry.l1[DEDUPCORE_PAGE_4K] = 0;
+    CHECK(dedupcore_tlb_create(&tlb, &geometry) == 0);
+    CHECK(dedupcore_tlb_access(tlb, (uint64_t[]){0}, 1, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, 0, DEDUPCORE_PAGE_4K, &wrong) == DEDUPCORE_EINVAL && wrong == 0);
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, 1, DEDUPCORE_PAGE_SIZES, &wrong) == DEDUPCORE_EINVAL && wrong == 1);
+    memset(sizes, DEDUPCORE_PAGE_1G, GIB);
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, GIB + 1, DEDUPCORE_PAGE_4K, &wrong) == 0);
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, GIB - 1, DEDUPCORE_PAGE_4K, &wrong) == DEDUPCORE_EINVAL);
+    CHECK(wrong == 0);
+    sizes[GIB] = DEDUPCORE_PAGE_1G;
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, GIB + 1, DEDUPCORE_PAGE_4K, &wrong) == DEDUPCORE_EINVAL);
+    CHECK(wrong == GIB);
+    memset(sizes, DEDUPCORE_PAGE_4K, GIB);
+    CHECK(dedupcore_tlb_map(tlb, sizes, sizes + 1, GIB, DEDUPCORE_PAGE_4K, &wrong) == DEDUPCORE_EINVAL);
+    CHECK(wrong == GIB - 1);
+    sizes[5] = DEDUPCORE_PAGE_SIZES;
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, GIB, DEDUPCORE_PAGE_4K, &wrong) == DEDUPCORE_EINVAL && wrong == 5);
+    CHECK(dedupcore_tlb_map(tlb, sizes, NULL, 2, DEDUPCORE_PAGE_4K, &wrong) == 0);
+    CHECK(dedupcore_tlb_access(tlb, (uint64_t[]){0, 2 << 21, 3 << 21}, 3, &wrong) == DEDUPCORE_EINVAL);
+    CHECK(wrong == 1);
+    dedupcore_tlb_count(tlb, &counts);
+    CHECK(counts.walks[0] == 0 && counts.references[0] == 0);
+    CHECK(dedupcore_tlb_access(tlb, (uint64_t[]){0, 4096, (2 << 21) - 1, 4096}, 4, &wrong) == 0 && wrong == 4);
+    dedupcore_tlb_count(tlb, &counts);
+    CHECK(counts.walks[0] == 3 && counts.l1_hits[0] == 1);
+    CHECK(counts.references[0] == 12 && counts.references[1] == 0);
+    dedupcore_tlb_destroy(tlb);
+    dedupcore_tlb_destroy(NULL);
+}
+
 int main(void)
 {
     /* Two guests: A 0 B | A B B, the last from a span of its own. */
@@ -289,6 +381,8 @@ int main(void)
     CHECK(dedupcore_pool_page_out(pool, 0, victims, pages_out, 1, &wrong) == 0);
     CHECK(dedupcore_pool_forget(pool, 0, victims, 1, &wrong) == 0 && dedupcore_pool_check(pool, &flaw) == 0);
     dedupcore_pool_destroy(pool);
+
+    translate();
 
     /* The CPU. */
     CHECK((dedupcore_cpu_used() & ~dedupcore_cpu_detected()) == 0);

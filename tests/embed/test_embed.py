@@ -89,6 +89,11 @@ def test_a_cython_extension_pages_out(downstream: Path) -> None:
     assert prints(downstream, "import downstream; print(downstream.paging())") == "([2, 2, 0], [1, 1, 0], 1, 7)"
 
 
+def test_a_cython_extension_translates(downstream: Path) -> None:
+    code = "print([downstream.references(*sizes) for sizes in [(0, 0), (0, 1), (1, 1)]])"
+    assert prints(downstream, f"import downstream; {code}") == "[(2, 48), (2, 38), (2, 30)]"
+
+
 def test_it_shares_nothing_but_the_table(downstream: Path) -> None:
     """The extension links no part of the engine: all calls go through the capsule."""
     (library,) = downstream.glob("downstream*.so")
