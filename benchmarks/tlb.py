@@ -22,7 +22,7 @@ def tlb(settings: Settings) -> Iterator[Outcome]:
     first, second = (geometry.caches[level[_PAGE]] for level in (geometry.l1, geometry.l2))
     n, pages = settings.scaled(_ACCESSES), _MEMORY // _PAGE
     dice = np.random.default_rng(1)
-    # So many pages that each set has room for its own; in the second level they take turns, so that none stays in the first.
+    # So many pages that each set has room for its own. Taking turns, those of the second level never stay in the first.
     small = dice.integers(0, first.entries // 2, n)
     turns = np.arange(n) % (second.entries // 2)
     anywhere = dice.integers(0, pages, n)

@@ -36,3 +36,9 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """policies.c."""
     return built("policies", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tlb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tlb.c."""
+    return built("tlb", tmp_path_factory)

@@ -71,7 +71,15 @@ POLICIES: dict[str, tuple[str, float]] = {
     "crowd joins": ("step_join", 334),
 }
 
-STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES}
+# Instructions an access of what tlb.c runs, likewise.
+TLB: dict[str, tuple[str, float]] = {
+    "hits": ("step_access", 72.4),
+    "l2_hits": ("step_access", 149.5),
+    "walks": ("step_access", 245),
+    "nested": ("step_access", 532),
+}
+
+STEPS = {"guests": GUESTS, "pool": POOL, "policies": POLICIES, "tlb": TLB}
 
 
 def build(program: Path, *, library: Path | None = None) -> None:

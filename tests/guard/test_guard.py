@@ -70,6 +70,13 @@ def test_instructions_of_a_policy(policies: Path, step: str, tmp_path: Path) -> 
 
 @counted
 @pytest.mark.valgrind
+@pytest.mark.parametrize("step", guard.TLB)
+def test_instructions_of_a_translation(tlb: Path, step: str, tmp_path: Path) -> None:
+    guard.check_step(tlb, step, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
 def test_a_scanner_with_nothing_to_look_at_takes_the_same_in_any_memory(policies: Path, tmp_path: Path) -> None:
     small, large = (
         n * guard.instructions(policies, "esx idle", "", tmp_path, n=n, function="step_idle") for n in (2048, 65536)
@@ -251,6 +258,30 @@ def test_a_slowdown_planted_in_a_pool_is_noticed(old: str, new: str, step: str, 
 )
 def test_a_slowdown_planted_in_a_policy_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
     program = build_with(tmp_path, old, new, "policies")
+    with pytest.raises(AssertionError, match="instructions a frame; at most"):
+        guard.check_step(program, step, tmp_path)
+
+
+@counted
+@pytest.mark.valgrind
+@pytest.mark.parametrize(
+    ("old", "new", "step"),
+    [
+        pytest.param(
+            "static inline int lru_use", "static __attribute__((noinline)) int lru_use", "hits", id="a call a look"
+        ),
+        pytest.param(
+            "const unsigned as = t->geometry.l2_as[r->entry];",
+            "const unsigned as = t->geometry.l2_as[r->entry]; if (!is_held(t->l1[r->entry], OF_PAGES, page)) return;",
+            "l2_hits",
+            id="two looks in the first level",
+        ),
+        pytest.param("if (!t->data[0].n) {", "if (0) {", "walks", id="data caches that are none"),
+        pytest.param("if (l != known || l == LEVELS - 1)", "", "nested", id="a search for each table"),
+    ],
+)
+def test_a_slowdown_planted_in_the_tlb_is_noticed(old: str, new: str, step: str, tmp_path: Path) -> None:
+    program = build_with(tmp_path, old, new, "tlb")
     with pytest.raises(AssertionError, match="instructions a frame; at most"):
         guard.check_step(program, step, tmp_path)
 

@@ -99,6 +99,9 @@ class Geometry:
         for name in ("l2_cycles", "memory_ns", "ghz"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for i, cycles in enumerate(self.data_cycles):
+            if not cycles >= 0:
+                raise ValueError(f"data_cycles[{i}] is {cycles}; it must be 0 or more")
 
     def _used(self) -> Iterator[tuple[str, str]]:
         for name in ("l1", "l2"):

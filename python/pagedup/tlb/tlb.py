@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Tlb:
     each 2 MiB of memory; a page of 1 GiB is 512 of them, aligned. host_page_size: the same of the host's pages under
     a guest's, or None: no host, and walks are native. table_page_size: of the host's pages under the guest's page
     tables. data: whether what is accessed, and page table entries, go through data caches; without, each page table
-    entry counts as found in memory.
+    entry counts as found in memory. Threads take turns.
 
     Raises ValueError that names the argument.
     """
@@ -43,6 +44,7 @@ class Tlb:
         self.geometry = geometry
         self.memory = memory
         self._tlb = geometry.tlb(data=data)
+        self._turns = threading.Lock()  # so that what is counted in access is its own
         self.remap(page_size, host_page_size=host_page_size, table_page_size=table_page_size)
 
     def remap(
@@ -70,9 +72,10 @@ class Tlb:
         if addresses.size and int(addresses.max()) >= self.memory:
             at = int(np.argmax(addresses >= np.uint64(self.memory)))
             raise ValueError(f"addresses[{at}] is {addresses[at]}; the memory has {self.memory} bytes")
-        before = self._tlb.count()
-        self._tlb.access(np.ascontiguousarray(addresses))
-        return translations(self._tlb.count(), before, self.geometry)
+        with self._turns:
+            before = self._tlb.count()
+            self._tlb.access(np.ascontiguousarray(addresses))
+            return translations(self._tlb.count(), before, self.geometry)
 
     def _classes(self, what: str, sizes: int | ArrayLike) -> NDArray[np.uint8]:
         """Of each 2 MiB, the number of its page size."""
