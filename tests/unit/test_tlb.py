@@ -260,6 +260,18 @@ def test_as_many_pages_as_entries_all_hit_and_one_more_never_does(entries: int) 
         assert tlb.access(at(*range(entries + 1))).misses == (entries + 1, 0, 0)
 
 
+@pytest.mark.parametrize("hit", range(4))
+def test_a_hit_makes_an_entry_the_newest(hit: int) -> None:
+    """Whether it was the oldest, the newest, or between: the entries leave in the order of their last accesses."""
+    order = [page for page in range(4) if page != hit] + [hit]
+    for gone in range(1, 5):
+        tlb = Tlb(replace(TINY, caches={"first": Cache(4)}, l2={}), LARGE, data=False)
+        tlb.access(at(0, 1, 2, 3, hit, *range(10, 10 + gone)))
+        there = order[gone:]
+        assert tlb.access(at(*there)).l1_hits == (len(there), 0, 0)
+        assert tlb.access(at(*order[:gone])).misses == (gone, 0, 0)
+
+
 @pytest.mark.parametrize("ways", [1, 2, 4, 8])
 def test_the_same_of_each_set(ways: int) -> None:
     sets = 8
