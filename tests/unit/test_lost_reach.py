@@ -99,3 +99,20 @@ def test_half_of_the_pages_lose_about_half_of_the_time() -> None:
         guest.pool.break_large(np.arange(1, 64, 2))
         whole = reach.share(guest, host.work(guest), 20.0)
         assert 0.3 * whole < half < 0.7 * whole
+
+
+def test_guests_that_differ_are_not_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, guest = running(large_pages=True)
+    with host:
+        looks = []
+        cycles = Translation.cycles
+        monkeypatch.setattr(Translation, "cycles", lambda *given: looks.append(1) or cycles(*given))
+        reach = LostReach(host.machine, 2000)
+        host.guests[1].pool.break_large(np.arange(64))
+        guest.pool.break_large(np.arange(4))
+        times = np.arange(0.0, 1800.0, 60.0).tolist()
+        lost = [[reach.share(each, host.work(each), now) for each in host.guests] for now in times]
+        assert len(looks) == 2 * 2  # the first guest, then the one with more: under small pages, and large
+        assert lost[-1][0] == pytest.approx(lost[-1][1] / 16)
+        reach.share(guest, host.work(guest), 1801.0)
+        assert len(looks) == 3 * 2

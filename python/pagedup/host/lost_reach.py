@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from pagedup.host.work import Work
 
 _ACCESSES = 40_000
-_EVERY = 1800.0  # seconds of simulated time, or sooner where so much larger a share has become small or large again:
-_MOVED = 0.05
+_EVERY = 1800.0  # seconds of simulated time, or sooner for a guest with more than so many times the small pages:
+_MORE = 2
 
 
 class LostReach:
     """Of the guests of one set, which are taken to be alike: one of them is looked at now and then.
+
+    What a guest loses is in proportion to how much of it is in small pages.
 
     machine: whose CPU it is. page_turns: of a guest for each touch that is simulated.
     """
@@ -40,7 +42,7 @@ class LostReach:
             return 0.0
         key = id(guest.settings)
         known = self._known.get(key)
-        if known is None or now >= known[0] + _EVERY or abs(small - known[1]) > _MOVED:
+        if known is None or now >= known[0] + _EVERY or small > _MORE * known[1]:
             known = self._known[key] = (now, small, self._cycles(guest, work))
         _, of_small, cycles = known
         return work.touches * self._turns * cycles * (small / of_small) / self._hertz
