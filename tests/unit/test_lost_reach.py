@@ -104,9 +104,14 @@ def test_half_of_the_pages_lose_about_half_of_the_time() -> None:
 def test_guests_that_differ_are_not_looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     host, guest = running(large_pages=True)
     with host:
-        looks = []
+        looks: list[float] = []
         cycles = Translation.cycles
-        monkeypatch.setattr(Translation, "cycles", lambda *given: looks.append(1) or cycles(*given))
+
+        def counted(self: Translation, gpns: Any, large: Any) -> float:
+            looks.append(cycles(self, gpns, large))
+            return looks[-1]
+
+        monkeypatch.setattr(Translation, "cycles", counted)
         reach = LostReach(host.machine, 2000)
         host.guests[1].pool.break_large(np.arange(64))
         guest.pool.break_large(np.arange(4))
