@@ -23,8 +23,8 @@ _L3 = (
     " is there. What was measured lies between the model with L3 to itself and the model without it"
 )
 _WALK = (
-    "TLB misses whose page table entries are near, in L1 or L2: then it counts what a walk takes to begin, which no"
-    " vendor publishes and the model does not have"
+    "TLB misses whose page table entries are near, in L1 or L2: then it counts what a walk takes to begin. No published"
+    " figure was found, and the model has none"
 )
 _EDGE = (
     "a TLB or cache is about as large as what is visited: real ones do not quite give up what was used longest ago, and"
