@@ -8,7 +8,7 @@ are chased once, after reading something else has driven them out of the caches 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,19 @@ def latencies(caches: Mapping[str, int]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _driven_out(pages: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[float, float]:
-    """Of lines in these pages, after the other memory has been read."""
+def l3_after(caches: Mapping[str, int]) -> Callable[[float], float]:
+    """What a load from L3 costs, in nanoseconds, when the lines there were left alone for so many seconds."""
+    pages, other = Pages(_SPREAD, SMALL).memory, Pages(-(-2 * caches["L2"] // LARGE) * LARGE, SMALL).memory
+
+    def after(seconds: float) -> float:
+        with undisturbed(1):
+            return _driven_out(pages, other, seconds)[0]
+
+    return after
+
+
+def _driven_out(pages: NDArray[np.uint8], other: NDArray[np.uint8], wait: float = 0.0) -> tuple[float, float]:
+    """Of lines in these pages, after the other memory has been read, and then none for so many seconds."""
     dice = np.random.default_rng(0)
     # One page to a set of a TLB. Its first line is visited to have it in the TLB, and then the others.
     first = (dice.integers(_SPREAD // SMALL // _PAGES, size=_PAGES) * _PAGES + np.arange(_PAGES)) * SMALL
@@ -69,6 +80,7 @@ def _driven_out(pages: NDArray[np.uint8], other: NDArray[np.uint8]) -> tuple[flo
         native.chase(cycle.start, cycle.length)
         for _ in range(2):  # what was read once need not have replaced all else
             native.read(other, reader)
+        native.add(round(wait * 1e9 * clock()) // 8 * 8)
         native.chase(tlb.start, 2 * tlb.length)
         call = min(_seconds(tlb.start, 0) for _ in range(3))  # the first time code, too, comes from memory
         seconds = _seconds(cycle.start, cycle.length) - call

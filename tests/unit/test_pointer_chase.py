@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import cache_latency, native, pointer_chase
+from benchmarks import cache_latency, host_pages, native, pointer_chase
 from benchmarks.dependent_loads import LINE, Cycle, Timer, clock, link
 from benchmarks.page_sizes import LARGE, SMALL, NotGiven, Pages
 from benchmarks.pointer_chase import Chase
@@ -210,3 +210,25 @@ def test_lines_beyond_the_caches_are_far_apart(monkeypatch):
     assert len({place // SMALL % 32 for place in of_the_tlb}) == len(of_the_tlb) == 32
     assert len(timed) == 32 * 8 and {place // SMALL for place in timed} == {place // SMALL for place in of_the_tlb}
     assert min(np.diff(sorted(of_the_tlb + timed))) >= 4 * LINE
+
+
+def test_the_model_is_told_what_is_chased_in_its_order(monkeypatch):
+    cycles: list[Cycle] = []
+    monkeypatch.setattr(pointer_chase, "Timer", cycles.append)
+    memory = Pages(LARGE, SMALL).memory
+    sizes = [64 << 10, 1 << 20, 2 * LARGE]  # the last one does not fit
+    pointer_chase._timers(memory, sizes)
+    told = pointer_chase.cycles_of(sizes)
+    assert list(told) == [16, 256, 1024]
+    assert [followed(memory, each.start) for each in cycles] == [list(told[16]), list(told[256])]
+
+
+def test_what_l3_costs_after_a_while(monkeypatch):
+    monkeypatch.setattr(cache_latency, "_ROUNDS", 1)
+    after = cache_latency.l3_after({"L1d": 32 << 10, "L2": 256 << 10, "L3": 1 << 20})
+    assert after(0.0) > 0 and after(1e-4) > 0
+
+
+@needs_thp
+def test_pages_of_the_tlb_probe_are_visited():
+    assert host_pages._cycles(8) > 0
