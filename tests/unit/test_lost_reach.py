@@ -67,6 +67,7 @@ class _Touching:
     """Work that touches pages as often as another phase says."""
 
     def __init__(self, work: Any, phase: Phase) -> None:
+        self.phase = phase
         self.touches = phase.touches
         self.like = work.like
 

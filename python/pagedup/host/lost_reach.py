@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,16 @@ _EVERY = 1800.0  # seconds of simulated time, or sooner for a guest with more th
 _MORE = 2
 
 
+class _Known(NamedTuple):
+    """Of the guest that was looked at: when, its share in small pages, and cycles beyond those with large ones alone."""
+
+    time: float
+    small: float
+    cycles: float
+
+
 class LostReach:
-    """Of the guests of one set, which are taken to be alike: one of them is looked at now and then.
+    """Of the guests of one set, which are taken to be alike in each phase: one of them is looked at now and then.
 
     What a guest loses is in proportion to how much of it is in small pages.
 
@@ -32,7 +40,7 @@ class LostReach:
         self._geometry = microarchitecture(machine.cpu)
         self._hertz = machine.ghz * 1e9
         self._turns = page_turns
-        self._known: dict[int, tuple[float, float, float]] = {}  # by set: when, its small share, cycles beyond
+        self._known: dict[tuple[int, int], _Known] = {}  # by set and phase
         self._translations: dict[tuple[int, bool], Translation] = {}
 
     def share(self, guest: HostGuest, work: Work, now: float) -> float:
@@ -40,12 +48,11 @@ class LostReach:
         small = _small(guest)
         if not small or not work.touches:
             return 0.0
-        key = id(guest.settings)
+        key = (id(guest.settings), id(work.phase))
         known = self._known.get(key)
-        if known is None or now >= known[0] + _EVERY or small > _MORE * known[1]:
-            known = self._known[key] = (now, small, self._cycles(guest, work))
-        _, of_small, cycles = known
-        return work.touches * self._turns * cycles * (small / of_small) / self._hertz
+        if known is None or now >= known.time + _EVERY or small > _MORE * known.small:
+            known = self._known[key] = _Known(now, small, self._cycles(guest, work))
+        return work.touches * self._turns * known.cycles * (small / known.small) / self._hertz
 
     def _cycles(self, guest: HostGuest, work: Work) -> float:
         """Of translation for each page turned to, beyond those with large pages alone."""

@@ -104,6 +104,11 @@ class Work:
         return self._hot.take(gpns)
 
     @property
+    def phase(self) -> Phase:
+        """In which it is now."""
+        return self._phase
+
+    @property
     def touches(self) -> float:
         """Pages a second that its phase touches."""
         return self._phase.touches if len(self._set) else 0.0
