@@ -21,7 +21,7 @@ _MORE = 2
 
 
 class _Known(NamedTuple):
-    """Of the guest that was looked at: when, its share in small pages, and cycles beyond those with large ones alone."""
+    """Of the guest that was looked at: when, its share in small pages, and cycles beyond large ones alone."""
 
     time: float
     small: float
